@@ -49,12 +49,21 @@ pub use server::{Addresses, Reloader, Server, Stopper};
 
 /// A server can't start or go on: a sentence that says why, and what would be right.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Error(pub(crate) String);
+#[error("{why}")]
+pub struct Error {
+    why: String,
+    /// The names of the option at fault and of the tables around it, from the outside, if there is one.
+    place: Vec<String>,
+}
 
 impl Error {
     /// Creates an error of a sentence, for functions that read configurations.
     pub fn new(why: impl Into<String>) -> Self {
-        Self(why.into())
+        Self { why: why.into(), place: Vec::new() }
+    }
+
+    /// Names the option at fault.
+    fn at<S: AsRef<str>>(self, place: impl IntoIterator<Item = S>) -> Self {
+        Self { place: place.into_iter().map(|name| name.as_ref().to_owned()).collect(), ..self }
     }
 }

@@ -29,7 +29,11 @@ pub(crate) fn begin(
     config: &Config,
     models: Vec<(String, Arc<Served>)>,
 ) -> Result<(), Error> {
-    let models: Models = models.into_iter().collect();
+    let begun = begun(catalog, config, models.into_iter().collect());
+    begun.map_err(|error| config.located(error))
+}
+
+fn begun(catalog: &Arc<Catalog>, config: &Config, models: Models) -> Result<(), Error> {
     check_references(config, &models)?;
     // Programs are compiled on the accounts of their tenants, with these limits.
     let first = Ready { config, models, adapters: BTreeMap::new(), programs: BTreeMap::new() };
@@ -42,25 +46,31 @@ pub(crate) fn begin(
 /// Reads the configuration again and applies it.
 pub(crate) fn reload(state: &Arc<State>) -> Result<(), Error> {
     let Some(read) = &state.reread else {
-        return Err(Error("this server has no configuration to read again".into()));
+        return Err(Error::new("this server has no configuration to read again"));
     };
     if state.reloading.swap(true, Ordering::SeqCst) {
-        return Err(Error("the configuration is being read already; wait for its end".into()));
+        return Err(Error::new("the configuration is being read already; wait for its end"));
     }
     let _ended = Ended(&state.reloading);
     let config = read()?;
     config.check()?;
-    if let Some(option) = state.settings().config.fixed(&config) {
-        return Err(Error(format!(
+    apply(state, &config).map_err(|error| config.located(error))
+}
+
+/// Applies a configuration while requests run.
+fn apply(state: &Arc<State>, config: &Config) -> Result<(), Error> {
+    if let Some(option) = state.settings().config.fixed(config) {
+        return Err(Error::new(format!(
             "`{option}` can't change while the server runs; restart it, or leave the option as it was"
-        )));
+        ))
+        .at(option.split('.')));
     }
     let settings = Settings::new(config.clone())?;
-    let models = models(state, &config)?;
-    check_references(&config, &models)?;
+    let models = models(state, config)?;
+    check_references(config, &models)?;
     let catalog = &state.catalog;
-    let (adapters, programs) = (adapters(catalog, &config, &models)?, programs(catalog, &config)?);
-    catalog.change(|names| Ready { config: &config, models, adapters, programs }.commit(names))?;
+    let (adapters, programs) = (adapters(catalog, config, &models)?, programs(catalog, config)?);
+    catalog.change(|names| Ready { config, models, adapters, programs }.commit(names))?;
     state.set(settings);
     Ok(())
 }
@@ -85,22 +95,25 @@ fn models(state: &State, config: &Config) -> Result<Models, Error> {
                 continue;
             }
             if served.origin != Origin::Configuration {
-                return Err(taken("models", name));
+                return Err(taken(&["models", name]));
             }
         }
-        let work = state.catalog.works.load(name, wanted.clone()).map_err(Error)?;
+        let work = state.catalog.works.load(name, wanted.clone()).map_err(Error::new)?;
         let loaded = assets::load_model(state, name, wanted, &work);
         state.catalog.works.end(name, &work);
-        let model = loaded.map_err(|error| Error(format!("models.{name}: {error}")))?;
+        let model = loaded.map_err(|error| fault(&["models", name], &error))?;
         models.insert(name.clone(), Served::new(model, wanted.clone(), Origin::Configuration));
     }
     Ok(models)
 }
 
-fn taken(of: &str, name: &str) -> Error {
-    Error(format!(
-        "{of}.{name}: administration has made one of this name; name it otherwise, or remove that one first"
-    ))
+/// The error for an entry of the configuration.
+fn fault(place: &[&str], why: &dyn std::fmt::Display) -> Error {
+    Error::new(format!("{}: {why}", place.join("."))).at(place)
+}
+
+fn taken(place: &[&str]) -> Error {
+    fault(place, &"administration has made one of this name; name it otherwise, or remove that one first")
 }
 
 /// Loads the adapters of a configuration, and again those whose models are loaded anew.
@@ -110,24 +123,20 @@ fn adapters(catalog: &Catalog, config: &Config, models: &Models) -> Result<ByOwn
     for (tenant, entry) in &config.tenants {
         for (name, wanted) in &entry.adapters {
             let key = (tenant.clone(), name.clone());
-            let place = format!("tenants.{tenant}.adapters.{name}");
+            let place = ["tenants", tenant, "adapters", name];
             let Some(served) = models.get(&wanted.model) else {
-                return Err(Error(format!(
-                    "{place}: there is no model `{}`{}",
-                    wanted.model,
-                    list(models.keys())
-                )));
+                let why = format!("there is no model `{}`{}", wanted.model, list(models.keys()));
+                return Err(fault(&place, &why));
             };
             let held = names.adapters.get(&key);
             if held.is_some_and(|held| held.origin == Origin::Administration) {
-                return Err(taken(&format!("tenants.{tenant}.adapters"), name));
+                return Err(taken(&place));
             }
             if let Some(held) = held.filter(|held| held.config == *wanted && held.model == served.id) {
                 all.insert(key, Arc::clone(held));
                 continue;
             }
-            let adapter =
-                assets::load_adapter(served, wanted).map_err(|error| Error(format!("{place}: {error}")))?;
+            let adapter = assets::load_adapter(served, wanted).map_err(|error| fault(&place, &error))?;
             let held = HeldAdapter {
                 config: wanted.clone(),
                 origin: Origin::Configuration,
@@ -145,14 +154,14 @@ fn adapters(catalog: &Catalog, config: &Config, models: &Models) -> Result<ByOwn
         }
         let place = format!("{}/{}", key.0, key.1);
         let Some(served) = models.get(&held.config.model) else {
-            return Err(Error(format!(
+            return Err(Error::new(format!(
                 "models.{} can't go: the adapter {place}, which administration loaded, needs it; unload that first",
                 held.config.model
             )));
         };
         if served.id != held.model {
             let adapter = assets::load_adapter(served, &held.config).map_err(|error| {
-                Error(format!("the adapter {place} for the new models.{}: {error}", held.config.model))
+                Error::new(format!("the adapter {place} for the new models.{}: {error}", held.config.model))
             })?;
             let new = HeldAdapter {
                 config: held.config.clone(),
@@ -173,19 +182,18 @@ fn programs(catalog: &Catalog, config: &Config) -> Result<ByOwner<HeldProgram>, 
     for (tenant, entry) in &config.tenants {
         for (name, wanted) in &entry.programs {
             let key = (tenant.clone(), name.clone());
-            let failed =
-                |why: &dyn std::fmt::Display| Error(format!("tenants.{tenant}.programs.{name}: {why}"));
+            let place = ["tenants", tenant, "programs", name];
             let held = names.programs.get(&key);
             if held.is_some_and(|held| held.origin == Origin::Administration) {
-                return Err(taken(&format!("tenants.{tenant}.programs"), name));
+                return Err(taken(&place));
             }
-            let wasm = assets::read_program(&wanted.source).map_err(|why| failed(&why))?;
+            let wasm = assets::read_program(&wanted.source).map_err(|why| fault(&place, &why))?;
             let sha256 = assets::sha256(&wasm);
             if let Some(held) = held.filter(|held| held.version.sha256 == sha256) {
                 all.insert(key, Arc::clone(held));
                 continue;
             }
-            let program = assets::compile(catalog, tenant, &wasm).map_err(|error| failed(&error))?;
+            let program = assets::compile(catalog, tenant, &wasm).map_err(|error| fault(&place, &error))?;
             let number = held.map_or(1, |held| held.version.number + 1);
             let version = Version { number, sha256, bytes: wasm.len() as u64, created: now() };
             let held = HeldProgram { origin: Origin::Configuration, version, program: Ok(program) };
@@ -203,31 +211,31 @@ impl Ready<'_> {
         names.models.retain(|_, served| is_administrations(served.origin));
         for (name, served) in &self.models {
             if names.models.insert(name.clone(), Arc::clone(served)).is_some() {
-                return Err(taken("models", name));
+                return Err(taken(&["models", name]));
             }
         }
         names.aliases.retain(|_, alias| is_administrations(alias.origin));
         for (name, model) in &self.config.aliases {
             let alias = Alias { model: model.clone(), origin: Origin::Configuration };
             if names.models.contains_key(name) || names.aliases.insert(name.clone(), alias).is_some() {
-                return Err(taken("aliases", name));
+                return Err(taken(&["aliases", name]));
             }
         }
         let lost = |alias: &Alias| before.contains(&alias.model) && !names.models.contains_key(&alias.model);
         if let Some((name, alias)) = names.aliases.iter().find(|(_, alias)| lost(alias)) {
-            return Err(Error(format!(
+            return Err(Error::new(format!(
                 "models.{} can't go: the alias `{name}` stands for it; point that elsewhere first",
                 alias.model
             )));
         }
         if let Some(name) = self.models.keys().find(|name| names.aliases.contains_key(*name)) {
-            return Err(taken("models", name));
+            return Err(taken(&["models", name]));
         }
         names.tenants.retain(|_, entry| is_administrations(entry.origin));
         for (name, config) in &self.config.tenants {
             let entry = TenantEntry { config: config.clone(), origin: Origin::Configuration };
             if names.tenants.insert(name.clone(), Arc::new(entry)).is_some() {
-                return Err(taken("tenants", name));
+                return Err(taken(&["tenants", name]));
             }
         }
         names.adapters.retain(|_, held| is_administrations(held.origin));
@@ -237,7 +245,7 @@ impl Ready<'_> {
                 && names.models.get(&held.config.model).is_none_or(|served| served.id != held.model)
         };
         if let Some((owner, name)) = names.adapters.iter().find(|(_, held)| stale(held)).map(|(key, _)| key) {
-            return Err(Error(format!(
+            return Err(Error::new(format!(
                 "the adapter {owner}/{name} came while the configuration was read; read it again"
             )));
         }
@@ -250,7 +258,8 @@ impl Ready<'_> {
 /// Checks that what entries name exists. Where there is administration, tenants may name what comes later.
 fn check_references(config: &Config, models: &Models) -> Result<(), Error> {
     if let Some((name, model)) = config.aliases.iter().find(|(_, model)| !models.contains_key(*model)) {
-        return Err(Error(format!("aliases.{name}: there is no model `{model}`{}", list(models.keys()))));
+        let why = format!("there is no model `{model}`{}", list(models.keys()));
+        return Err(fault(&["aliases", name], &why));
     }
     if config.admin.is_some() {
         return Ok(());
@@ -258,10 +267,9 @@ fn check_references(config: &Config, models: &Models) -> Result<(), Error> {
     let known: BTreeSet<&String> = models.keys().chain(config.aliases.keys()).collect();
     for (tenant, entry) in &config.tenants {
         if let Some(unknown) = entry.models.iter().flatten().find(|name| !known.contains(name)) {
-            return Err(Error(format!(
-                "tenants.{tenant}.models: tenant `{tenant}` may use `{unknown}`, which is not served{}",
-                list(known.iter().copied())
-            )));
+            let served = list(known.iter().copied());
+            let why = format!("tenant `{tenant}` may use `{unknown}`, which is not served{served}");
+            return Err(fault(&["tenants", tenant, "models"], &why));
         }
         let has = |kind: &str, name: &str| {
             let (owner, own) = name.split_once('/').unwrap_or((tenant, name));
@@ -272,14 +280,12 @@ fn check_references(config: &Config, models: &Models) -> Result<(), Error> {
         };
         for (kind, names) in [("adapters", &entry.grants.adapters), ("programs", &entry.grants.programs)] {
             if let Some(name) = names.iter().find(|name| !has(kind, name)) {
-                return Err(Error(format!("tenants.{tenant}.grants.{kind}: there is no `{name}`")));
+                return Err(fault(&["tenants", tenant, "grants", kind], &format!("there is no `{name}`")));
             }
         }
         if let Some(name) = entry.program.as_ref().filter(|name| !has("programs", name)) {
-            return Err(Error(format!(
-                "tenants.{tenant}.program: there is no program `{name}`{}",
-                list(entry.programs.keys())
-            )));
+            let why = format!("there is no program `{name}`{}", list(entry.programs.keys()));
+            return Err(fault(&["tenants", tenant, "program"], &why));
         }
     }
     Ok(())

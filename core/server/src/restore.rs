@@ -14,7 +14,7 @@ use crate::state::State;
 /// Loads and adds all entries of the store. An entry that can't be had any more, such as a model whose file
 /// is gone, is logged and listed as failed; the others are served.
 pub(crate) fn all(state: &State, mut store: Box<dyn Store>) -> Result<Box<dyn Store>, Error> {
-    let entries = store.entries().map_err(|error| Error(error.to_string()))?;
+    let entries = store.entries().map_err(|error| Error::new(error.to_string()))?;
     // Models before what needs them, and tenants before what is theirs.
     for kind in [Kind::Tenant, Kind::Model, Kind::Alias, Kind::Adapter, Kind::Program] {
         for entry in entries.iter().filter(|entry| entry.kind == kind) {

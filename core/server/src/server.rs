@@ -138,10 +138,11 @@ impl Server {
         reload::begin(&catalog, &config, models)?;
         let log = config.access_log.as_ref().map(|path| {
             AccessLog::open(path)
-                .map_err(|error| Error(format!("the access log {}: {error}", path.display())))
+                .map_err(|error| Error::new(format!("the access log {}: {error}", path.display())))
         });
         let audit = config.audit_log.as_ref().map(|path| {
-            Audit::open(path).map_err(|error| Error(format!("the audit log {}: {error}", path.display())))
+            Audit::open(path)
+                .map_err(|error| Error::new(format!("the audit log {}: {error}", path.display())))
         });
         let (log, audit, settings) = (log.transpose()?, audit.transpose()?, Settings::new(config)?);
         let (keeper, store) = match store {
@@ -210,7 +211,7 @@ impl Server {
             .thread_name("realm-http")
             .enable_all()
             .build()
-            .map_err(|error| Error(format!("no threads for connections: {error}")))?;
+            .map_err(|error| Error::new(format!("no threads for connections: {error}")))?;
         let served = runtime.block_on(self.serve(ready));
         // What still runs was given its time.
         runtime.shutdown_background();
@@ -231,10 +232,9 @@ impl Server {
         if let Some((store, jobs)) = self.store.take() {
             let state = Arc::clone(&self.state);
             let restored = tokio::task::spawn_blocking(move || restore::all(&state, store)).await;
-            self.store =
-                Some((restored.map_err(|_| Error("the restart of the state failed".into()))??, jobs));
+            self.store = Some((restored.map_err(|_| Error::new("the restart of the state failed"))??, jobs));
         }
-        let failed = |error| Error(format!("the address can't be read: {error}"));
+        let failed = |error| Error::new(format!("the address can't be read: {error}"));
         let addresses = Addresses {
             clients: clients.local_addr().map_err(failed)?,
             admin: admin.as_ref().map(TcpListener::local_addr).transpose().map_err(failed)?,
@@ -246,7 +246,8 @@ impl Server {
             let run = move || keeper::run(&state, store, &jobs);
             std::thread::Builder::new().name("realm-keys".into()).spawn(run)
         });
-        let keeper = keeper.transpose().map_err(|error| Error(format!("no thread for keys: {error}")))?;
+        let keeper =
+            keeper.transpose().map_err(|error| Error::new(format!("no thread for keys: {error}")))?;
         tokio::join!(self.accept(clients, Door::Clients, config.http.max_connections), async {
             if let Some(admin) = admin {
                 self.accept(admin, Door::Administration, ADMINISTRATORS).await;
@@ -318,12 +319,12 @@ impl Server {
 
 async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener, Error> {
     TcpListener::bind(address).await.map_err(|error| {
-        Error(format!(
+        Error::new(format!(
             "{address} can't be listened at: {error}; choose another port with `{option}`, 0 for any"
         ))
     })
 }
 
 fn of_store(error: crate::keys::StoreError) -> Error {
-    Error(error.to_string())
+    Error::new(error.to_string())
 }

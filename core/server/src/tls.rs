@@ -15,7 +15,7 @@ use crate::config::Tls;
 /// Reads a certificate and its key.
 pub(crate) fn acceptor(tls: &Tls) -> Result<TlsAcceptor, Error> {
     let in_file =
-        |path: &Path, error: &dyn std::fmt::Display| Error(format!("tls: {}: {error}", path.display()));
+        |path: &Path, error: &dyn std::fmt::Display| Error::new(format!("tls: {}: {error}", path.display()));
     let chain: Result<Vec<_>, _> =
         CertificateDer::pem_file_iter(&tls.certificate).and_then(|certificates| certificates.collect());
     let chain = chain.map_err(|error| in_file(&tls.certificate, &error))?;

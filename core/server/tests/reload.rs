@@ -15,8 +15,8 @@ struct Configured {
 }
 
 fn read(text: &str) -> Result<Config, Error> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("realm.toml");
+    // The file stays for the lines of errors.
+    let path = tempfile::tempdir().unwrap().keep().join("realm.toml");
     std::fs::write(&path, text).unwrap();
     let mut config = Config::read(&path)?;
     config.port = 0;
@@ -95,11 +95,11 @@ fn a_faulty_file_is_refused_with_its_place_and_nothing_changes() {
         (format!("prot = 1\n{old}"), &["line 1", "prot", "port"]),
         (format!("{old}[http]\nkeep-alive = 0\n"), &["line 6", "0.001"]),
         (format!("{old}x = [\n"), &["line 5"]),
-        (format!("{old}[tenants.acme]\nlimits.weight = 0\n"), &["acme", "weight"]),
-        (format!("{old}[tenants.acme]\nmodels = [\"two\"]\n"), &["acme", "two", "one"]),
-        (old.replace("chat = \"one\"", "chat = \"two\""), &["aliases.chat", "two", "one"]),
-        (old.replace("chat =", "one ="), &["aliases.one"]),
-        (old.replace("tiny.gguf", "absent.gguf"), &["models.one", "absent.gguf"]),
+        (format!("{old}[tenants.acme]\nlimits.weight = 0\n"), &["line 5", "acme", "weight"]),
+        (format!("{old}[tenants.acme]\nmodels = [\"two\"]\n"), &["line 6", "acme", "two", "one"]),
+        (old.replace("chat = \"one\"", "chat = \"two\""), &["line 4", "aliases.chat", "two", "one"]),
+        (old.replace("chat =", "one ="), &["line 4", "aliases.one"]),
+        (old.replace("tiny.gguf", "absent.gguf"), &["line 1", "models.one", "absent.gguf"]),
         (
             format!("{old}[tenants.acme.adapters.a]\nmodel = \"one\"\nsource = \"/absent\"\n"),
             &["acme.adapters.a"],
@@ -109,10 +109,13 @@ fn a_faulty_file_is_refused_with_its_place_and_nothing_changes() {
             &["adapters.a", "two"],
         ),
         (format!("{old}[tenants.acme.programs.p]\nsource = \"/absent\"\n"), &["acme.programs.p", "/absent"]),
-        (format!("{old}[tenants.acme]\nprogram = \"p\"\n"), &["acme.program", "`p`"]),
-        (format!("{old}[tenants.acme]\ngrants.programs = [\"b/p\"]\n"), &["grants.programs", "b/p"]),
-        (format!("{old}[tenants.\"a/b\"]\n"), &["a/b", "a-z"]),
-        (format!("host = \"::1\"\n{old}"), &["`host`", "restart"]),
+        (format!("{old}[tenants.acme]\nprogram = \"p\"\n"), &["line 6", "acme.program", "`p`"]),
+        (
+            format!("{old}[tenants.acme]\ngrants.programs = [\"b/p\"]\n"),
+            &["line 6", "grants.programs", "b/p"],
+        ),
+        (format!("{old}[tenants.\"a/b\"]\n"), &["line 5", "a/b", "a-z"]),
+        (format!("host = \"::1\"\n{old}"), &["line 1", "`host`", "restart"]),
         (format!("access-log = \"-\"\n{old}"), &["`access-log`"]),
         (
             format!(

@@ -12,6 +12,7 @@ use crate::Error;
 
 mod entries;
 pub(crate) mod names;
+mod place;
 mod times;
 
 pub use entries::{AdapterConfig, GrantsConfig, LimitsConfig, ModelConfig, ProgramConfig, TenantConfig};
@@ -53,6 +54,9 @@ pub struct Config {
     pub aliases: BTreeMap<String, String>,
     /// Tenants by name. One that only keys name has no limits but the library's defaults.
     pub tenants: BTreeMap<String, TenantConfig>,
+    /// The file that the options were read from, for the lines of errors.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
 }
 
 /// A certificate, and its key.
@@ -110,6 +114,7 @@ impl Default for Config {
             models: BTreeMap::new(),
             aliases: BTreeMap::new(),
             tenants: BTreeMap::new(),
+            file: None,
         }
     }
 }
@@ -136,10 +141,19 @@ impl Config {
     /// The file can't be read, is no TOML, or has an unknown name or a value of another type, with its place.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path)
-            .map_err(|error| Error(format!("the configuration {}: {error}", path.display())))?;
-        toml::from_str(&text).map_err(|error| {
-            Error(format!("the configuration {}: {}", path.display(), error.to_string().trim_end()))
-        })
+            .map_err(|error| Error::new(format!("the configuration {}: {error}", path.display())))?;
+        let config: Self = toml::from_str(&text).map_err(|error| {
+            Error::new(format!("the configuration {}: {}", path.display(), error.to_string().trim_end()))
+        })?;
+        Ok(Self { file: Some(path.to_owned()), ..config })
+    }
+
+    /// Returns an error with its line in the file.
+    pub(crate) fn located(&self, error: Error) -> Error {
+        match &self.file {
+            Some(file) => place::located(error, file),
+            None => error,
+        }
     }
 
     /// Checks what no type says.
@@ -147,34 +161,42 @@ impl Config {
     /// # Errors
     /// The option, and what would be right.
     pub fn check(&self) -> Result<(), Error> {
+        self.check_options().map_err(|error| self.located(error))
+    }
+
+    fn check_options(&self) -> Result<(), Error> {
         if !self.host.is_loopback() && self.api_keys.is_none() {
-            return Err(Error(format!(
+            return Err(Error::new(format!(
                 "{} can be reached by other machines, and there are no API keys: make some with `realm api-key create` and \
                  give their file with `--api-keys FILE.db`, or listen at 127.0.0.1",
                 self.host
-            )));
+            ))
+            .at(["host"]));
         }
         if let Some(origin) = self.allowed_origins.iter().find(|origin| !is_origin(origin)) {
-            return Err(Error(format!(
+            return Err(Error::new(format!(
                 "allowed-origins has `{origin}`, which is none: an origin is like `https://chat.example.com`, without a path"
-            )));
+            ))
+            .at(["allowed-origins"]));
         }
         if self.http.max_headers < 8 << 10 {
             let why = format!("max-headers is {}; it must be at least 8192", self.http.max_headers);
-            return Err(Error(why));
+            return Err(Error::new(why).at(["http", "max-headers"]));
         }
         if self.http.max_connections == 0 || self.http.max_body == 0 {
-            return Err(Error("max-connections and max-body must be at least 1".into()));
+            return Err(Error::new("max-connections and max-body must be at least 1").at(["http"]));
         }
         self.check_admin()?;
-        for name in self.models.keys().chain(self.aliases.keys()) {
-            names::check_model(name).map_err(Error)?;
+        let models = self.models.keys().map(|name| ("models", name));
+        for (table, name) in models.chain(self.aliases.keys().map(|name| ("aliases", name))) {
+            names::check_model(name).map_err(|why| Error::new(why).at([table, name]))?;
         }
         if let Some(name) = self.aliases.keys().find(|name| self.models.contains_key(*name)) {
-            return Err(Error(format!("aliases.{name}: there is a model of this name; remove one of them")));
+            let why = format!("aliases.{name}: there is a model of this name; remove one of them");
+            return Err(Error::new(why).at(["aliases", name]));
         }
         for (name, tenant) in &self.tenants {
-            let of_tenant = |why: String| Error(format!("tenant `{name}`: {why}"));
+            let of_tenant = |why: String| Error::new(format!("tenant `{name}`: {why}")).at(["tenants", name]);
             names::check("tenants", name).map_err(of_tenant)?;
             tenant.check().map_err(of_tenant)?;
         }
@@ -183,25 +205,27 @@ impl Config {
 
     fn check_admin(&self) -> Result<(), Error> {
         if let (Some(keys), Some(state)) = (&self.api_keys, &self.state) {
-            return Err(Error(format!(
+            return Err(Error::new(format!(
                 "there are both api-keys, {}, and state, {}: the file of keys keeps the state, too; leave `state` out",
                 keys.display(),
                 state.display()
-            )));
+            ))
+            .at(["state"]));
         }
         let Some(admin) = self.admin else { return Ok(()) };
         if !admin.ip().is_loopback() && self.api_keys.is_none() {
-            return Err(Error(format!(
+            return Err(Error::new(format!(
                 "{admin} can be reached by other machines, and there are no API keys: make one with `realm api-key create \
                  --scope administration` and give its file with `--api-keys FILE.db`, or administer at 127.0.0.1"
-            )));
+            ))
+            .at(["admin"]));
         }
         if self.api_keys.is_none() && self.state.is_none() {
-            return Err(Error(
+            return Err(Error::new(
                 "administration needs a file that keeps what it changes: give one with `--state FILE.db`, or the file of \
-                 `--api-keys FILE.db`"
-                    .into(),
-            ));
+                 `--api-keys FILE.db`",
+            )
+            .at(["admin"]));
         }
         Ok(())
     }

@@ -186,7 +186,7 @@ impl Acting {
         let state = Arc::clone(&self.state);
         on_a_thread(move || {
             let invalid = |error: crate::Error| {
-                ApiError::new(400, "invalid_request_error", ErrorCode::InvalidArgument, error.0)
+                ApiError::new(400, "invalid_request_error", ErrorCode::InvalidArgument, error.to_string())
                     .code("invalid_configuration")
             };
             reload::reload(&state).map_err(invalid)
