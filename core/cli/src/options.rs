@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use realm::hub::{Hub, Reference};
 use realm::{Adapter, CacheType, LoadOptions, Model, Realm, Request, Sampling, Speculation};
 
 use crate::progress::Bars;
@@ -101,6 +102,13 @@ impl ModelOptions {
         let (realm, options) = self.load.start(Some(kv_tokens))?;
         let options = LoadOptions { kv_tokens: Some(kv_tokens), cache_type: cache, ..options };
         Ok(realm.load_model_with(&self.model, &options, &mut Bars::new())?)
+    }
+
+    /// Returns the longest context that the model was trained for, in tokens. Fetches the model if it is not
+    /// here.
+    pub(crate) fn trained_context(&self) -> Result<usize> {
+        let path = Hub::new()?.pull(&Reference::parse(&self.model)?, &mut Bars::new())?;
+        Ok(realm::inspect(&path)?.trained_context_length)
     }
 
     /// Returns the number format of the KV cache that the user set.

@@ -98,7 +98,9 @@ fn models_come_and_go_while_requests_run() {
     wire.send(request("POST", "/v1/completions", &[], &body.to_string()));
     wire.until("data: ");
     let unloading = admin(&server, "DELETE", "/admin/models/tiny", &Value::Null);
-    assert_eq!((&unloading["state"], &unloading["running"]), (&json!("unloading"), &json!(1)));
+    // On a busy machine the stream may have ended by now.
+    assert_eq!(unloading["state"], "unloading");
+    assert!(unloading["running"].as_u64().unwrap() <= 1, "{unloading}");
     assert_eq!(complete(&server, "tiny"), 404);
     let rest = String::from_utf8(wire.rest()).unwrap();
     assert!(rest.contains("[DONE]") && !rest.contains("\"error\""), "{rest}");
@@ -516,8 +518,9 @@ fn a_tenant_has_no_more_programs_than_it_may() {
 fn acts_at_once_are_bounded() {
     let folder = tempfile::tempdir().unwrap();
     let server = start(&folder);
-    // Bodies that never come keep their places; no more are read than may be at once.
-    let waiting: Vec<_> = (0..32)
+    // Bodies that never come keep their places; no more are read than may be at once. Some more ask than
+    // there are places, since the requests for the status take places, too.
+    let waiting: Vec<_> = (0..40)
         .map(|_| {
             let mut wire = Wire::open(server.admin.unwrap());
             wire.send("PUT /admin/aliases/a HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n");

@@ -11,7 +11,7 @@ use anyhow::{Result, ensure};
 use realm::{CacheType, Model};
 use serde_json::{Value, json};
 
-use super::decode::Decoding;
+use super::decode::{Decoding, SLACK};
 use super::stats::{median, round};
 use super::{Args, at_least_one, bandwidth, plot};
 use crate::output::say;
@@ -56,9 +56,16 @@ pub(super) fn bench(args: &Args) -> Result<()> {
     if caches.is_empty() {
         caches.push(args.model.cache_type());
     }
-    let mut contexts = options.contexts.clone();
+    let room = args.model.trained_context()?.saturating_sub(args.generate + 1 + SLACK);
+    let mut contexts: Vec<usize> =
+        options.contexts.iter().copied().filter(|&context| context <= room).collect();
     contexts.sort_unstable();
     contexts.dedup();
+    ensure!(
+        !contexts.is_empty(),
+        "no context fits: --contexts may be up to {room} with this model and --generate {}",
+        args.generate
+    );
     if !args.json {
         say!("cache  sequences  context  tokens/s  memory allows  of it  prompts tokens/s")?;
     }
@@ -72,12 +79,9 @@ pub(super) fn bench(args: &Args) -> Result<()> {
             let given = options.bandwidth.map(|giga| giga * 1e9);
             (model.info().device.clone(), given.unwrap_or_else(|| bandwidth::of(&model)))
         });
-        let room = model.info().context_length.saturating_sub(args.generate + super::decode::SLACK + 1);
-        let fitting: Vec<usize> = contexts.iter().copied().filter(|&context| context <= room).collect();
-        ensure!(!fitting.is_empty(), "no context fits: --contexts may be up to {room} with this model");
         let name = cache.map_or_else(|| "default".into(), |cache| cache.to_string());
         for &sequences in &args.batch {
-            sweep(args, &model, &name, sequences, &fitting, *bandwidth, &mut points)?;
+            sweep(args, &model, &name, sequences, &contexts, *bandwidth, &mut points)?;
         }
     }
     let (device, bandwidth) = about.unwrap_or_default();
