@@ -87,7 +87,7 @@ impl Decoding {
             }
         }
         let (seconds, after) = (start.elapsed().as_secs_f64(), model.metrics());
-        if (after.served.running as usize) < self.sequences {
+        if after.served.running < self.sequences {
             return Ok(None);
         }
         let generated = |metrics: &Metrics| metrics.served.tokens.generated;
