@@ -41,33 +41,47 @@ pub(crate) enum Command {
 /// Make a key. It is shown once, and kept nowhere
 #[derive(clap::Args)]
 pub(crate) struct CreateArgs {
+    #[command(flatten)]
+    key: KeyOptions,
+    #[command(flatten)]
+    file: File,
+}
+
+/// What a new key is for.
+#[derive(clap::Args)]
+pub(crate) struct KeyOptions {
     /// The tenant whose weight and limits the key's requests have
     #[arg(long)]
-    tenant: String,
+    pub(crate) tenant: String,
     /// A note, such as the owner's name
     #[arg(long, default_value = "")]
-    note: String,
+    pub(crate) note: String,
     /// What the key may call: inference, metrics, tenant-administration, administration; may be given several
     /// times
     #[arg(long, value_name = "SCOPE", default_value = "inference")]
-    scope: Vec<Scope>,
+    pub(crate) scope: Vec<Scope>,
     /// A model that the key may name; may be given several times [default: all]
     #[arg(long, value_name = "NAME")]
     model: Vec<String>,
     /// The time until the key expires, such as 12h or 90d [default: never]
     #[arg(long, value_name = "TIME", value_parser = seconds)]
-    expires: Option<u64>,
+    pub(crate) expires: Option<u64>,
     /// The most requests in a minute
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    requests_per_minute: Option<u32>,
+    pub(crate) requests_per_minute: Option<u32>,
     /// The most tokens in a minute, of prompts and answers
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    tokens_per_minute: Option<u32>,
+    pub(crate) tokens_per_minute: Option<u32>,
     /// The most requests at once
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    concurrent_requests: Option<u32>,
-    #[command(flatten)]
-    file: File,
+    pub(crate) concurrent_requests: Option<u32>,
+}
+
+impl KeyOptions {
+    /// Returns the models that the key may name, or `None` for all.
+    pub(crate) fn models(&self) -> Option<&[String]> {
+        (!self.model.is_empty()).then_some(&*self.model)
+    }
 }
 
 /// The file of keys.
@@ -119,21 +133,21 @@ pub(crate) fn api_key(command: &Command) -> Result<()> {
     }
 }
 
-fn create(args: &CreateArgs) -> Result<()> {
-    let (key, secret) = Key::create(&*args.tenant).context("no random numbers for a key")?;
+fn create(CreateArgs { key: options, file }: &CreateArgs) -> Result<()> {
+    let (key, secret) = Key::create(&*options.tenant).context("no random numbers for a key")?;
     let key = Key {
-        note: args.note.clone(),
-        scopes: args.scope.clone(),
-        models: (!args.model.is_empty()).then(|| args.model.clone()),
+        note: options.note.clone(),
+        scopes: options.scope.clone(),
+        models: options.models().map(<[String]>::to_vec),
         rates: Rates {
-            requests_per_minute: args.requests_per_minute,
-            tokens_per_minute: args.tokens_per_minute,
-            concurrent_requests: args.concurrent_requests,
+            requests_per_minute: options.requests_per_minute,
+            tokens_per_minute: options.tokens_per_minute,
+            concurrent_requests: options.concurrent_requests,
         },
-        expires: args.expires.map(|time| key.created + time),
+        expires: options.expires.map(|time| key.created + time),
         ..key
     };
-    args.file.open()?.add(&key)?;
+    file.open()?.add(&key)?;
     show(&key, &secret)
 }
 

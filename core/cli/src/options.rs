@@ -99,7 +99,7 @@ impl ModelOptions {
     /// Loads the model with a KV cache of `kv_tokens` tokens in the number format `cache`, whatever the user
     /// set.
     pub(crate) fn load_with_cache(&self, kv_tokens: usize, cache: Option<CacheType>) -> Result<Model> {
-        let (realm, options) = self.load.start(Some(kv_tokens))?;
+        let (realm, options) = self.load.start(None)?;
         let options = LoadOptions { kv_tokens: Some(kv_tokens), cache_type: cache, ..options };
         Ok(realm.load_model_with(&self.model, &options, &mut Bars::new())?)
     }

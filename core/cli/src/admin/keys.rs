@@ -1,12 +1,11 @@
 //! `realm admin keys`.
 
 use anyhow::Result;
-use realm_server::keys::Scope;
 use serde_json::{Value, json};
 
 use super::client::{Client, escaped};
 use super::shown::table;
-use crate::api_key::seconds;
+use crate::api_key::{KeyOptions, seconds};
 use crate::output::{note, say};
 
 #[derive(clap::Subcommand)]
@@ -14,7 +13,7 @@ pub(crate) enum Command {
     /// The keys, without their secrets, and what they have used
     List,
     /// Make a key. It is shown once
-    Create(Create),
+    Create(KeyOptions),
     /// Make a key with the same rights as an old one, which expires
     Rotate {
         /// The old key's id: the part between `rk_` and the second `_`
@@ -30,35 +29,6 @@ pub(crate) enum Command {
     },
 }
 
-#[derive(clap::Args)]
-pub(crate) struct Create {
-    /// The tenant that the key's requests belong to
-    #[arg(long)]
-    tenant: String,
-    /// A note, such as the owner's name
-    #[arg(long, default_value = "")]
-    note: String,
-    /// What the key may call: inference, metrics, tenant-administration, administration; may be given several
-    /// times
-    #[arg(long, value_name = "SCOPE", default_value = "inference")]
-    scope: Vec<Scope>,
-    /// A model that the key may name; may be given several times [default: all]
-    #[arg(long, value_name = "NAME")]
-    model: Vec<String>,
-    /// The time until the key expires, such as 12h or 90d [default: never]
-    #[arg(long, value_name = "TIME", value_parser = seconds)]
-    expires: Option<u64>,
-    /// The most requests in a minute
-    #[arg(long, value_name = "N")]
-    requests_per_minute: Option<u32>,
-    /// The most tokens in a minute, of prompts and answers
-    #[arg(long, value_name = "N")]
-    tokens_per_minute: Option<u32>,
-    /// The most requests at once
-    #[arg(long, value_name = "N")]
-    concurrent_requests: Option<u32>,
-}
-
 impl Command {
     pub(super) fn run(&self, client: &Client) -> Result<()> {
         match self {
@@ -70,7 +40,7 @@ impl Command {
                 let columns = ["id", "tenant", "scopes", "expires", "used.requests", "note"];
                 table(&all["keys"], &columns)
             }
-            Self::Create(create) => create.run(client),
+            Self::Create(options) => create(options, client),
             Self::Rotate { id, overlap } => {
                 let path = format!("/admin/keys/{}/rotate", escaped(id));
                 show(client, &client.send("POST", &path, &json!({"overlap": overlap}))?)
@@ -84,23 +54,21 @@ impl Command {
     }
 }
 
-impl Create {
-    fn run(&self, client: &Client) -> Result<()> {
-        let scopes: Vec<_> = self.scope.iter().map(|scope| scope.as_str()).collect();
-        let body = json!({
-            "tenant": self.tenant,
-            "note": self.note,
-            "scopes": scopes,
-            "models": (!self.model.is_empty()).then_some(&self.model),
-            "rates": {
-                "requests-per-minute": self.requests_per_minute,
-                "tokens-per-minute": self.tokens_per_minute,
-                "concurrent-requests": self.concurrent_requests,
-            },
-            "expires-in": self.expires,
-        });
-        show(client, &client.send("POST", "/admin/keys", &body)?)
-    }
+fn create(options: &KeyOptions, client: &Client) -> Result<()> {
+    let scopes: Vec<_> = options.scope.iter().map(|scope| scope.as_str()).collect();
+    let body = json!({
+        "tenant": options.tenant,
+        "note": options.note,
+        "scopes": scopes,
+        "models": options.models(),
+        "rates": {
+            "requests-per-minute": options.requests_per_minute,
+            "tokens-per-minute": options.tokens_per_minute,
+            "concurrent-requests": options.concurrent_requests,
+        },
+        "expires-in": options.expires,
+    });
+    show(client, &client.send("POST", "/admin/keys", &body)?)
 }
 
 /// Prints a key, alone on stdout.

@@ -12,12 +12,7 @@ use super::{Args, request};
 use crate::output::say;
 
 pub(super) fn bench(args: &Args) -> Result<()> {
-    let decoding = |sequences| Decoding {
-        sequences,
-        prefix: args.prefix,
-        generate: args.generate,
-        temperature: args.temperature,
-    };
+    let decoding = |sequences| Decoding::new(args, sequences, args.prefix);
     let most = args.batch.iter().map(|&batch| decoding(batch).kv_tokens()).max().unwrap_or(1);
     let kv_tokens = most.max((args.prompt + 1).next_multiple_of(64));
     let start = Instant::now();

@@ -73,7 +73,7 @@ pub(super) fn bench(args: &Args) -> Result<()> {
     for cache in caches {
         let most = args.batch.iter().copied().max().unwrap_or(1);
         let longest = contexts.last().copied().unwrap_or(1);
-        let kv_tokens = decoding(args, most, longest).kv_tokens();
+        let kv_tokens = Decoding::new(args, most, longest).kv_tokens();
         let model = args.model.load_with_cache(kv_tokens, cache)?;
         let (_, bandwidth) = about.get_or_insert_with(|| {
             let given = options.bandwidth.map(|giga| giga * 1e9);
@@ -100,10 +100,6 @@ pub(super) fn bench(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn decoding(args: &Args, sequences: usize, prefix: usize) -> Decoding {
-    Decoding { sequences, prefix, generate: args.generate, temperature: args.temperature }
-}
-
 /// Measures a number of sequences with every context.
 fn sweep(
     args: &Args,
@@ -117,7 +113,7 @@ fn sweep(
     // The time of a pass with the shortest context, and its bytes of the cache.
     let mut shortest = None;
     for &context in contexts {
-        let decoding = decoding(args, sequences, context);
+        let decoding = Decoding::new(args, sequences, context);
         let prompt = decoding.prepare(model)?;
         let runs = (0..args.repeat).map(|_| decoding.measure(model)).collect::<Result<Vec<_>>>()?;
         let tokens_per_s = median(&mut runs.iter().map(|run| run.tokens_per_s).collect::<Vec<_>>());
