@@ -107,7 +107,7 @@ impl ModelOptions {
     /// Returns the longest context that the model was trained for, in tokens. Fetches the model if it is not
     /// here.
     pub(crate) fn trained_context(&self) -> Result<usize> {
-        let path = Hub::new()?.pull(&Reference::parse(&self.model)?, &mut Bars::new())?;
+        let path = Hub::new()?.resolve(&Reference::parse(&self.model)?, &mut Bars::new())?;
         Ok(realm::inspect(&path)?.trained_context_length)
     }
 

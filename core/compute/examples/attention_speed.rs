@@ -1,12 +1,12 @@
 //! Measures the speed of attention by cache type, context length and number of sequences.
 //!
-//!     cargo run --release -p realm-compute --example attention_speed [THREADS] [HEADS KV_HEADS HEAD_DIM]
+//!     cargo run --release -p realm-compute --example attention_speed [THREADS] [HEADS KV_HEADS HEAD_DIM] [SxCxR ...]
 //!
-//! For one layer, prints the microseconds to write keys and values and the microseconds of attention, best of
-//! several runs (other processes only ever slow a run down). For attention it also prints billions of
-//! operations a second (a multiply and an add count as two) and billions of bytes of cache a second. Layers
-//! take turns, so a long context is read from memory as in a real model. The variable `REALM_CPU` names the
-//! instruction set.
+//! For each workload (sequences, tokens in the cache of each, and rows that each adds), prints for one layer
+//! the microseconds to write keys and values and the microseconds of attention, best of several runs (other
+//! processes only ever slow a run down). For attention it also prints billions of operations a second (a
+//! multiply and an add count as two) and billions of bytes of cache a second. Layers take turns, so a long
+//! context is read from memory as in a real model. The variable `REALM_CPU` names the instruction set.
 
 use std::time::Instant;
 
@@ -19,26 +19,38 @@ use realm_gguf::{Tensor, TensorInfo, TensorType};
 /// Number of layers that take turns.
 const LAYERS: usize = 12;
 
-/// Workloads: sequences, tokens in the cache of each, and rows that each adds. Prompts first, then decoding.
-const WORK: [[usize; 3]; 8] = [
+const WORK: [[usize; 3]; 10] = [
     [1, 0, 512],
     [1, 1536, 512],
     [1, 64, 1],
     [1, 512, 1],
     [1, 4096, 1],
     [8, 64, 1],
+    [8, 1024, 1],
+    [8, 4096, 1],
     [16, 64, 1],
     [16, 512, 1],
 ];
 
 fn main() {
-    let args: Vec<usize> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
+    let (work, args): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|word| word.contains('x'));
+    let mut work: Vec<[usize; 3]> = work
+        .iter()
+        .filter_map(|word| {
+            let numbers: Vec<usize> = word.split('x').filter_map(|n| n.parse().ok()).collect();
+            numbers.try_into().ok()
+        })
+        .collect();
+    if work.is_empty() {
+        work = WORK.to_vec();
+    }
+    let args: Vec<usize> = args.iter().filter_map(|a| a.parse().ok()).collect();
     let arg = |i: usize, default| args.get(i).copied().unwrap_or(default);
     let (heads, kv_heads, dim) = (arg(1, 9), arg(2, 3), arg(3, 64));
     let b = CpuBackend::new(arg(0, 2)).expect("a backend");
     println!("{}, {heads} heads over {kv_heads} of {dim}", b.description());
     println!("sequences context rows: us to write + us to attend (GOP/s, GB/s of cache)");
-    for [sequences, past, rows] in WORK {
+    for [sequences, past, rows] in work {
         print!("{sequences:9} {past:7} {rows:4}:");
         for kind in CacheType::ALL {
             let layout = CacheLayout::new(kv_heads, dim, &[None; LAYERS]);
