@@ -83,6 +83,13 @@ __device__ __forceinline__ void rope_store_of(const RopeStore& p) {
     int kv = value ? head - p.heads - p.kv_heads : head - p.heads;
     const float* source = query ? p.q + ((u64)row * p.heads + head) * p.dim
                                 : (value ? p.v : p.k) + ((u64)row * p.kv_heads + kv) * p.dim;
+    // Found while the numbers are on their way.
+    const bool stored = !query && p.kind <= CODES;
+    u32 page = 0, slot = 0;
+    if (stored) {
+        const u32 position = p.positions[row];
+        page = p.pages[p.tables[row] + position / PAGE], slot = position % PAGE;
+    }
     float x[MOST];
     // Number `i` of a lane: pairs of neighbours for interleaved pairs, else every 32nd.
     auto place = [&](int i) { return p.interleaved ? i / 2 * 64 + lane * 2 + i % 2 : i * 32 + lane; };
@@ -161,8 +168,7 @@ __device__ __forceinline__ void rope_store_of(const RopeStore& p) {
             if (place(i) < p.dim) out[place(i)] = x[i];
         if (query) return;
     }
-    if (p.kind > CODES) return;
-    u32 position = p.positions[row], page = p.pages[p.tables[row] + position / PAGE], slot = position % PAGE;
+    if (!stored) return;
     if (p.kind == CODES) {
         __syncwarp();
         u8* to = (u8*)(value ? p.values : p.keys) + ((u64)page * p.page_heads + kv) * (CODES_PIECE / PIECE) * p.padded;
