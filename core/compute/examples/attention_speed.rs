@@ -61,7 +61,8 @@ fn main() {
             for s in 0..sequences {
                 for start in (0..past).step_by(512) {
                     let rows = 512.min(past - start);
-                    Pass::new(&b, heads, &spec.layout, &[(s, start, rows)], sequences).run(&b, &mut cache, None);
+                    Pass::new(&b, heads, &spec.layout, &[(s, start, rows)], sequences)
+                        .run(&b, &mut cache, None);
                 }
             }
             let spans: Vec<_> = (0..sequences).map(|s| (s, past, rows)).collect();

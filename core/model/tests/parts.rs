@@ -49,7 +49,8 @@ fn split(path: &Path) -> Box<dyn Forward> {
     runner(PartsBackend::new(parts, plan, TensorId::place).unwrap(), path)
 }
 
-/// All layers on one part, which is a GPU with `REALM_TEST_DEVICE=cuda`, and their experts there, too, or on the CPU.
+/// All layers on one part, which is a GPU with `REALM_TEST_DEVICE=cuda`, and their experts there, too, or on
+/// the CPU.
 fn layers_on_one(path: &Path, experts: Option<usize>) -> Box<dyn Forward> {
     let layers = ModelConfig::from_gguf(&Gguf::open(path).unwrap()).unwrap().layers.len();
     let cpu = || Part::Cpu(Arc::new(CpuBackend::new(2).unwrap()));
