@@ -1,6 +1,6 @@
 //! Measures the speed of attention by cache type, context length and number of sequences.
 //!
-//!     cargo run --release -p realm-compute --example attention_speed [THREADS] [HEADS KV_HEADS HEAD_DIM] [SxCxR ...]
+//!     … --example attention_speed [THREADS] [HEADS KV_HEADS HEAD_DIM] [SxCxR ...]
 //!
 //! For each workload (sequences, tokens in the cache of each, and rows that each adds), prints for one layer
 //! the microseconds to write keys and values and the microseconds of attention, medians of all layers of
