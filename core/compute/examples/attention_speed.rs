@@ -1,12 +1,13 @@
 //! Measures the speed of attention by cache type, context length and number of sequences.
 //!
-//!     … --example attention_speed [THREADS] [HEADS KV_HEADS HEAD_DIM] [SxCxR ...]
+//!     cargo run --release -p realm-compute --example attention_speed \
+//!         [THREADS] [HEADS KV_HEADS HEAD_DIM] [SxCxR ...]
 //!
 //! For each workload (sequences, tokens in the cache of each, and rows that each adds), prints for one layer
 //! the microseconds to write keys and values and the microseconds of attention, medians of all layers of
-//! several runs. For attention it also prints billions of operations a second (a
-//! multiply and an add count as two) and billions of bytes of cache a second. Layers take turns, so a long
-//! context is read from memory as in a real model. The variable `REALM_CPU` names the instruction set.
+//! several runs. For attention it also prints billions of operations a second (a multiply and an add count as
+//! two) and billions of bytes of cache a second. Layers take turns, so a long context is read from memory as
+//! in a real model. The variable `REALM_CPU` names the instruction set.
 
 use std::time::Instant;
 
@@ -16,10 +17,14 @@ use realm_compute::{
 };
 use realm_gguf::{Tensor, TensorInfo, TensorType};
 
-/// Number of layers that take turns.
-const LAYERS: usize = 30;
+mod common;
 
-const WORK: [[usize; 3]; 10] = [
+use common::Workload;
+
+/// Number of layers that take turns.
+const LAYERS: usize = 12;
+
+const WORK: [Workload; 10] = [
     [1, 0, 512],
     [1, 1536, 512],
     [1, 64, 1],
@@ -33,18 +38,7 @@ const WORK: [[usize; 3]; 10] = [
 ];
 
 fn main() {
-    let (work, args): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|word| word.contains('x'));
-    let mut work: Vec<[usize; 3]> = work
-        .iter()
-        .filter_map(|word| {
-            let numbers: Vec<usize> = word.split('x').filter_map(|n| n.parse().ok()).collect();
-            numbers.try_into().ok()
-        })
-        .collect();
-    if work.is_empty() {
-        work = WORK.to_vec();
-    }
-    let args: Vec<usize> = args.iter().filter_map(|a| a.parse().ok()).collect();
+    let (work, args) = common::arguments(&WORK);
     let arg = |i: usize, default| args.get(i).copied().unwrap_or(default);
     let (heads, kv_heads, dim) = (arg(1, 9), arg(2, 3), arg(3, 64));
     let b = CpuBackend::new(arg(0, 2)).expect("a backend");

@@ -14,12 +14,16 @@ use realm_compute::{
 };
 use realm_gguf::{Tensor, TensorInfo, TensorType};
 
+mod common;
+
+use common::Workload;
+
 /// Number of layers that take turns.
 const LAYERS: usize = 8;
 /// Rows that are written at a time.
 const STEP: usize = 2048;
 
-const WORK: [[usize; 3]; 18] = [
+const WORK: [Workload; 18] = [
     [1, 15, 1],
     [1, 1023, 1],
     [1, 4095, 1],
@@ -47,24 +51,13 @@ struct Shape {
 }
 
 fn main() -> Result<(), Error> {
-    let (work, shape): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|word| word.contains('x'));
-    let shape: Vec<usize> = shape.iter().filter_map(|word| word.parse().ok()).collect();
+    let (work, shape) = common::arguments(&WORK);
     let [heads, kv_heads, dim] = shape[..].try_into().unwrap_or([32, 8, 128]);
     let shape = Shape { heads, kv_heads, dim };
-    let mut work: Vec<[usize; 3]> = work
-        .iter()
-        .filter_map(|word| {
-            let numbers: Vec<usize> = word.split('x').filter_map(|n| n.parse().ok()).collect();
-            numbers.try_into().ok()
-        })
-        .collect();
-    if work.is_empty() {
-        work.extend(WORK);
-    }
     let b = CudaBackend::new(0)?;
     println!("{}, {heads} heads over {kv_heads} of {dim}", b.description());
     let layout = CacheLayout::new(kv_heads, dim, &[None; LAYERS]);
-    let pages_of = |&[sequences, past, rows]: &[usize; 3]| sequences * (past + rows).div_ceil(PAGE_TOKENS);
+    let pages_of = |&[sequences, past, rows]: &Workload| sequences * (past + rows).div_ceil(PAGE_TOKENS);
     let pages = work.iter().map(pages_of).max().unwrap_or(1).next_multiple_of(STEP / PAGE_TOKENS);
     let table: Vec<u32> = (0..pages as u32).collect();
     let part = |first: usize| {

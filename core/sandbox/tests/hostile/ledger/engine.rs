@@ -5,7 +5,7 @@ use realm_engine::{Generation, Grammar, Limits, Output, Request, Sampling};
 use super::{Bench, Case, Held, until};
 use crate::host::Host;
 
-/// No more than 4,096 requests may wait for a model.
+/// As many requests as may wait for a model, 4,096, bound the cases of requests that wait.
 pub(super) const CASES: &[Case] = &[
     Case { name: "empty sequences", model: Host::tiny, times: [60_000, 600_000], take: empty_sequences },
     Case { name: "sequences with tokens", model: Host::tiny, times: [12_000, 120_000], take: long_sequences },
