@@ -23,7 +23,8 @@ pub(crate) enum Placement {
 
 impl Placement {
     /// Returns an engine's configuration for this placement, with the defaults for its devices. A pass of a
-    /// GPU takes rows by the hundred in little more time than one.
+    /// GPU takes rows by the hundred in little more time than one, and while nothing else generates, prompts
+    /// by the thousand: mixtures have few rows for each expert otherwise.
     pub(crate) fn engine_config(
         &self,
         weights: &dyn Weights,
@@ -44,7 +45,7 @@ impl Placement {
             config.max_queued = most;
         }
         if many_rows {
-            (config.decode_rows, config.shared_prefill_chunk) = (128, 512);
+            (config.decode_rows, config.shared_prefill_chunk, config.prefill_chunk) = (128, 512, 2048);
         }
         Ok(config)
     }

@@ -31,7 +31,7 @@ struct Weights4 {
         d = load8(tile + Q4_K::floats_at(4) + g * 8);
     }
 
-    // Code · scale of quarter `q`: the left operands of four products.
+    // (Code - 8) · scale of quarter `q`: the left operands of four products.
     __device__ __forceinline__ void unpack(int q, u32 (&a)[4][4]) const {
         __half2 factor[2][2], less[2][2];
 #pragma unroll
@@ -41,20 +41,27 @@ struct Weights4 {
                 const int s = 2 * q + b;
                 u32 word = Planes<Q4_K>::word(scale, 2 * r + s / 4);
                 factor[b][r] = bytes_as_halves(word, 0x4040 | (s % 4) * 0x0101, 1024.f);
-                const float unit = b ? -64.f : -1024.f;
-                less[b][r] = __hmul2(factor[b][r], __floats2half2_rn(unit, unit));
+                less[b][r] = __hmul2(factor[b][r], __floats2half2_rn(-72.f, -72.f));
             }
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            const u32 even = Planes<Q4_K>::word(low[q], i), odd = even >> 8;
+            const u32 w = Planes<Q4_K>::word(low[q], i);
             const int r = i % 2, half = i / 2;
-            // The bits of a code become some of a mantissa: 1024 + code, and 64 + code.
-            auto times = [&](u32 code, int b) { return bits_of(__hfma2(halves_of(code), factor[b][r], less[b][r])); };
-            a[half][r] = times((even & 0x000f000f) | 0x64006400, 0);
-            a[half][2 + r] = times((odd & 0x000f000f) | 0x64006400, 0);
-            a[2 + half][r] = times((even & 0x00f000f0) | 0x54005400, 1);
-            a[2 + half][2 + r] = times((odd & 0x00f000f0) | 0x54005400, 1);
+            // The bits of a code become the upper ones of a mantissa: 64 + code.
+            auto times = [&](u32 code, int b) {
+                return bits_of(__hfma2(halves_of((code & 0x00f000f0) | 0x54005400), factor[b][r], less[b][r]));
+            };
+            a[half][r] = times(w << 4, 0), a[half][2 + r] = times(w >> 4, 0);
+            a[2 + half][r] = times(w, 1), a[2 + half][2 + r] = times(w >> 8, 1);
         }
+    }
+
+    // The scales of all 16 columns, as the left operand of a product with the sums of 16 codes.
+    __device__ __forceinline__ void factors(u32 (&a)[4]) const {
+        const u32 selector = 0x4040 | threadIdx.x % 4 * 0x0101;
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            a[i] = bits_of(bytes_as_halves(Planes<Q4_K>::word(scale, i % 2 * 2 + i / 2), selector, 1024.f));
     }
 
     __device__ __forceinline__ void minimums(u32 (&a)[4]) const {
@@ -101,6 +108,41 @@ struct Weights6 {
             even ^= (h << (8 - 2 * i)) & 0x03000300, odd ^= (h >> (2 * i)) & 0x03000300;
             high[r] = bits_of(__hfma2(halves_of(even), fu, lu)), high[2 + r] = bits_of(__hfma2(halves_of(odd), fu, lu));
             low_[r] = bits_of(__hfma2(halves_of(even), fd, ld)), low_[2 + r] = bits_of(__hfma2(halves_of(odd), fd, ld));
+        }
+    }
+};
+
+// One lane's weights of a quarter of a type with a factor for 32 weights.
+template <class F>
+struct Weights32 {
+    Planes<F> planes;
+    // Of both blocks, for the outputs `g` and `g + 8`.
+    float factor[2][2];
+
+    __device__ __forceinline__ void load(const u8* tile, int q, int quarters) {
+        static_assert(F::scales == BLOCK && !F::min && two_bits(F::codes) == 0 && one_bit(F::codes) == 0, "planes of whole quarters");
+        const int lane = threadIdx.x % 32;
+#pragma unroll
+        for (int i = 0; i < Planes<F>::LOW; i++)
+            planes.low[i] = load16(tile + q * low_plane(F::codes) + i * 512 + lane * 16);
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            const u32 word = *(const u32*)(tile + F::scales_at(quarters) + lane / 4 * 32 + r * 16 + q * 4);
+#pragma unroll
+            for (int b = 0; b < 2; b++)
+                factor[b][r] = (F::powers ? __uint_as_float(word >> (16 * b) << 16) : half_bits(word >> (16 * b))) * F::unit;
+        }
+    }
+
+    // The codes of block `b`: the left operands of two products.
+    __device__ __forceinline__ void unpack(int b, u32 (&a)[2][4]) const {
+        u32 codes[4];
+        planes.unpack(0, b, codes);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const u32 from128 = codes[i] ^ 0x80808080;
+            a[i / 2][i % 2] = bits_of(bytes_as_halves(from128, 0x4240, 1152.f));
+            a[i / 2][2 + i % 2] = bits_of(bytes_as_halves(from128, 0x4341, 1152.f));
         }
     }
 };
