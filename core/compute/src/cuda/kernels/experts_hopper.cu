@@ -14,10 +14,10 @@
 #define EXPERTS(NAME, F, ROWS, STAGES, ROW_STAGES)                                                                     \
     extern "C" __global__ void __launch_bounds__(384, 1)                                                               \
         experts_##NAME(const __grid_constant__ Products p, const __grid_constant__ Groups g, int blocks) {             \
-        BODY(F, 2, ROWS, 1, STAGES, ROW_STAGES)                                                                        \
+        BODY(F, 2, ROWS, STAGES, ROW_STAGES)                                                                        \
     }
 EXPERTS(q4k, Q4_K, 128, 3, 9)
-EXPERTS(q6k, Q6_K, 64, 3, 16)
+EXPERTS(q6k, Q6_K, 128, 2, 9)
 EXPERTS(mxfp4, MXFP4, 128, 3, 9)
 
 // The inputs of a grouped product, segment by segment.

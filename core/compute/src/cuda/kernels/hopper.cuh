@@ -47,38 +47,6 @@ __device__ __forceinline__ void bulk_copy(u32 to, const void* from, u32 bytes, u
                  : "memory");
 }
 
-// Which of the two blocks of a cluster this is.
-__device__ __forceinline__ u32 cluster_rank() {
-    u32 rank;
-    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    return rank;
-}
-
-// Waits for all threads of the cluster that have not ended.
-__device__ __forceinline__ void cluster_sync() {
-    asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
-}
-
-// Arrives at a barrier of the other block of the cluster, which is at the same place there.
-__device__ __forceinline__ void arrive_at(u32 barrier, u32 rank) {
-    asm volatile(
-        "{\n"
-        ".reg .b32 there;\n"
-        "mapa.shared::cluster.u32 there, %0, %1;\n"
-        "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
-        "}\n" ::"r"(barrier),
-        "r"(rank)
-        : "memory");
-}
-
-// Copies to the same place in both blocks of a cluster, and counts the bytes at the barriers of each.
-__device__ __forceinline__ void bulk_copy_to_both(u32 to, const void* from, u32 bytes, u32 barrier) {
-    asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1], %2, [%3], %4;" ::"r"(to),
-        "l"(from), "r"(bytes), "r"(barrier), "h"((u16)3)
-        : "memory");
-}
-
 // Registers that were written are seen by the products that follow.
 __device__ __forceinline__ void products_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
@@ -89,10 +57,12 @@ __device__ __forceinline__ void products_wait() {
 }
 
 // Rows of 64 halves in shared memory, 128 bytes each, whose 16-byte units are exchanged: unit `u` of row `r` is at
-// `u ^ r % 8`. `at` is the first row's address plus 32 bytes for every 16 columns; rows begin at a multiple of 1024.
+// `u ^ r % 8`. Rows begin at a multiple of 1024.
 __device__ __forceinline__ u64 row_operand(u32 at) {
     return (u64)((at & 0x3ffff) >> 4) | (u64)1 << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
 }
+// The same rows from a later column on, a multiple of 16.
+__device__ __forceinline__ u64 columns_on(u64 operand, int columns) { return operand + columns * 2 / 16; }
 
 // Rows of 16 halves, 32 bytes each, eight rows at a time: their first 16 bytes, then their last.
 __device__ __forceinline__ u64 sum_operand(u32 at) {

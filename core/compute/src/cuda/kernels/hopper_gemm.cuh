@@ -5,9 +5,6 @@
 // rings of both filled by the copy engine, so that bytes are on their way whatever the others do, and goes on to the block's
 // next outputs without a pause. It is one thread, and few large copies: each takes it up to a hundred cycles.
 //
-// Where SHARE is 2, two blocks of a cluster have the same rows and neighboring outputs, and each copies half of the rows for both:
-// rows take most of the bytes that come from the second-level cache.
-//
 // Grouped products have the rows of each segment of a mixture's table (see `experts.cuh`) one after the other in their form, `block`
 // of them for a segment, and each segment has its own expert's matrices.
 #pragma once
@@ -41,10 +38,9 @@ struct Place {
         together = (block - job->first_block) * groups;
         most = (job->outputs + TOGETHER * TILE - 1) / (TOGETHER * TILE) - 1;
     }
-    // Piece of work `index` of `share` blocks of threads with the same rows, of which this is number `rank`; rows come first, so
-    // that those with the same weights follow each other.
-    __device__ __forceinline__ Place(const Products& p, int index, int row_blocks, int groups, int most_rows, int share, int rank) {
-        find_outputs(p, index / row_blocks * share + rank, groups);
+    // Piece of work `index`; rows come first, so that those with the same weights follow each other.
+    __device__ __forceinline__ Place(const Products& p, int index, int row_blocks, int groups, int most_rows) {
+        find_outputs(p, index / row_blocks, groups);
         first_row = index % row_blocks * most_rows;
         rows = most_rows, place = 0, expert = 0;
     }
@@ -146,40 +142,69 @@ struct Group {
                 main.done_before();
             }
         }
-        const int t = threadIdx.x % 4, first = at.together * TOGETHER * TILE + threadIdx.x / 32 * TILE + threadIdx.x % 32 / 4;
+        store(at, sums);
+    }
+
+    // Puts the results where they belong: the same operations as `finish` and `Unit::finish`. What is there already is loaded for
+    // several of them at a time.
+    template <int N>
+    __device__ __forceinline__ void store(const Place& at, const Sums<F, N>& sums) const {
         const Job& job = *at.job;
+        const int t = threadIdx.x % 4, output = (at.together * TOGETHER + threadIdx.x / 32) * TILE + threadIdx.x % 32 / 4;
+        const int first_row = GROUPED ? at.place : at.first_row, rows = (GROUPED ? at.rows : p.rows - first_row) - 2 * t;
+        const bool inside[2] = {output < job.outputs, output + 8 < job.outputs};
+        float* const out = job.out + (u64)(first_row + 2 * t) * job.outputs + output;
+        const bool biased = job.bias, weighted = GROUPED && g.weights, add = !GROUPED && job.accumulate;
+        float bias[2] = {0.f, 0.f};
+        if (biased) {
+            const float* from = job.bias + (u64)at.expert * job.outputs + output;
 #pragma unroll
-        for (int n = 0; n < N / 8; n++)
+            for (int r = 0; r < 2; r++)
+                if (inside[r]) bias[r] = from[8 * r];
+        }
+        constexpr int AT_ONCE = N / 8 < 4 ? N / 8 : 4;
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const int row = 8 * n + 2 * t + i % 2, output = first + i / 2 * 8;
-                const float total = sums.total[4 * n + i];
-                if (output >= job.outputs) continue;
-                if constexpr (GROUPED) {
-                    if (row >= at.rows) continue;
-                    float value = __fmul_rn(total, job.factor);
-                    if (g.weights) value = __fmul_rn(value, g.weights[at.place + row]);
-                    if (job.bias) value = __fadd_rn(value, job.bias[(u64)at.expert * job.outputs + output]);
-                    job.out[(u64)(at.place + row) * job.outputs + output] = value;
-                } else if (at.first_row + row < p.rows) {
-                    finish(job, at.first_row + row, output, total);
-                }
+        for (int first = 0; first < N / 8; first += AT_ONCE) {
+            float old[AT_ONCE][4];
+            auto is_there = [&](int n, int i) { return 8 * (first + n) + i % 2 < rows && inside[i / 2]; };
+            auto offset = [&](int n, int i) { return (8 * (first + n) + i % 2) * job.outputs + i / 2 * 8; };
+            float weight[AT_ONCE][2];
+            if (weighted) {
+#pragma unroll
+                for (int n = 0; n < AT_ONCE; n++)
+#pragma unroll
+                    for (int i = 0; i < 2; i++) weight[n][i] = is_there(n, i) ? g.weights[first_row + 2 * t + 8 * (first + n) + i] : 0.f;
             }
+            if (add) {
+#pragma unroll
+                for (int n = 0; n < AT_ONCE; n++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++) old[n][i] = is_there(n, i) ? out[offset(n, i)] : 0.f;
+            }
+#pragma unroll
+            for (int n = 0; n < AT_ONCE; n++)
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    float value = __fmul_rn(sums.total[4 * (first + n) + i], job.factor);
+                    if (weighted) value = __fmul_rn(value, weight[n][i % 2]);
+                    if (biased) value = __fadd_rn(value, bias[i / 2]);
+                    if (add) value = __fadd_rn(old[n][i], value);
+                    if (is_there(n, i)) out[offset(n, i)] = value;
+                }
+        }
     }
 };
 
-template <class F, int WGS, int ROWS, int SHARE, int STAGES, int ROW_STAGES, bool GROUPED>
+template <class F, int WGS, int ROWS, int STAGES, int ROW_STAGES, bool GROUPED>
 __device__ __forceinline__ void group_gemm(const Products& p, const Groups& g, int row_blocks, int blocks) {
     typedef Layout<F, WGS, ROWS> L;
     typedef Ring<STAGES, L::BYTES> Main;
     typedef Ring<ROW_STAGES, L::ROW_BYTES> Rows;
-    constexpr bool PAIRED = SHARE == 2;
-    typedef Reader<Main, true, PAIRED && L::HALVES> MainReader;
-    typedef Reader<Rows, F::by32, PAIRED> RowsReader;
+    typedef Reader<Main, true> MainReader;
+    typedef Reader<Rows, F::by32> RowsReader;
     extern __shared__ u8 space[];
     __shared__ u64 full[STAGES + ROW_STAGES], empty[STAGES + ROW_STAGES];
-    const int warp = threadIdx.x / 32, rank = PAIRED ? cluster_rank() : 0;
-    const int begin = blockIdx.x / SHARE, step = gridDim.x / SHARE;
+    const int warp = threadIdx.x / 32;
     const u32 base = (shared_address(space) + 1023) & ~1023u;
     // Rows first: they begin at a multiple of 1024.
     Rows rows(base, full + STAGES, empty + STAGES);
@@ -188,16 +213,15 @@ __device__ __forceinline__ void group_gemm(const Products& p, const Groups& g, i
         ring.init(MainReader::OF_GROUP * WGS), rows.init(RowsReader::OF_GROUP * WGS);
         barriers_ready();
     }
-    if constexpr (PAIRED) cluster_sync();
-    else __syncthreads();
-    auto count_work = [&]() { return GROUPED ? *g.count * (g.block / ROWS) * blocks : row_blocks * ((blocks + SHARE - 1) / SHARE); };
+    __syncthreads();
+    auto count_work = [&]() { return GROUPED ? *g.count * (g.block / ROWS) * blocks : row_blocks * blocks; };
     auto place = [&](int index) {
         if constexpr (GROUPED) return Place(p, g, index, blocks, WGS, ROWS);
-        else return Place(p, index, row_blocks, WGS, ROWS, SHARE, rank);
+        else return Place(p, index, row_blocks, WGS, ROWS);
     };
 
     if (warp >= 4 * WGS) {
-        if constexpr (WGS > 1) give_registers<WGS == 2 ? 40 : 32>();
+        if constexpr (WGS > 1) give_registers<24>();
         if (threadIdx.x == 128 * WGS) {
             const Forms& x = p.x;
             const int quarters = x.padded / QUARTER, pieces = L::HALVES ? quarters : x.chunks;
@@ -205,11 +229,9 @@ __device__ __forceinline__ void group_gemm(const Products& p, const Groups& g, i
             // Rows are copied eight at a time.
             auto rows_of = [&](const Place& at) { return GROUPED ? (at.rows + 7) / 8 * 8 : ROWS; };
             auto has_factors = [&](int piece) { return !F::by32 && (!L::HALVES || piece % 4 == 3 || piece + 1 == pieces); };
-            // Quarter `q` of the rows. Blocks with the same rows copy a share of them each, for both.
+            // Quarter `q` of the rows.
             auto atom = [&](const Place& at, u32 to, const u8* tiles, int q, u32 barrier) {
-                const u8* from = tiles + ((u64)q * room + at.first_row) * 128;
-                if constexpr (PAIRED) bulk_copy_to_both(to + rank * (L::ATOM / 2), from + rank * (L::ATOM / 2), L::ATOM / 2, barrier);
-                else bulk_copy(to, from, rows_of(at) * 128, barrier);
+                bulk_copy(to, tiles + ((u64)q * room + at.first_row) * 128, rows_of(at) * 128, barrier);
             };
             auto weights = [&](const Place& at, int piece) {
                 u32 own = L::GROUP, others = rows_of(at) * (L::SUM_BYTES + (L::HALVES ? 128 : 0) + (has_factors(piece) ? 4 : 0));
@@ -242,7 +264,7 @@ __device__ __forceinline__ void group_gemm(const Products& p, const Groups& g, i
             int early = 0;
             if constexpr (!GROUPED) {
                 // Weights do not depend on the kernels before this one.
-                const Place at = place(begin);
+                const Place at = place(blockIdx.x);
                 early = min(STAGES, pieces);
                 Main start = ring;
                 for (int piece = 0; piece < early; piece++, ring.next()) weights(at, piece);
@@ -257,7 +279,7 @@ __device__ __forceinline__ void group_gemm(const Products& p, const Groups& g, i
                 let_next_start();
             }
             const int work = count_work();
-            for (int index = begin; index < work; index += step, early = 0) {
+            for (int index = blockIdx.x; index < work; index += gridDim.x, early = 0) {
                 const Place at = place(index);
                 if (GROUPED && at.rows <= 0) continue;
                 for (int piece = 0; piece < pieces; piece++) {
@@ -271,25 +293,22 @@ __device__ __forceinline__ void group_gemm(const Products& p, const Groups& g, i
                 }
             }
         }
-        // Not before the other block of a pair has read what came from here.
-        if constexpr (PAIRED) __syncwarp(), cluster_sync();
         return;
     }
 
-    if constexpr (WGS > 1) take_registers<WGS == 2 ? 232 : 160>();
+    if constexpr (WGS > 1) take_registers<240>();
     wait_for_previous();
     let_next_start();
     RowsReader read(rows);
     MainReader main(ring);
     Group<F, WGS, ROWS, GROUPED, MainReader, RowsReader> group{p, g, main, read, space - shared_address(space)};
     const int work = count_work();
-    for (int index = begin; index < work; index += step) {
+    for (int index = blockIdx.x; index < work; index += gridDim.x) {
         const Place at = place(index);
         if (GROUPED && at.rows <= 0) continue;
         // A segment's last rows may be few.
         if (GROUPED && ROWS > 64 && at.rows <= 64) group.template multiply<(ROWS > 64 ? 64 : ROWS)>(at);
         else group.template multiply<ROWS>(at);
     }
-    if constexpr (PAIRED) cluster_sync();
 }
 #endif

@@ -47,11 +47,10 @@ struct Ring {
 
 // A ring as a group reads it. What it has read it gives back later, when its products have ended: what threads read, too, each
 // thread by itself, as that is the order that `racecheck` follows; what only tensor cores read, warp by warp.
-// Where PAIRED, the other block's copying thread writes to the piece as well: a warp tells it, too.
-template <class R, bool BY_THREADS, bool PAIRED>
+template <class R, bool BY_THREADS>
 struct Reader : R {
-    // How many of a group give a piece back, of both blocks of a pair.
-    static constexpr int OF_GROUP = (BY_THREADS ? 128 : 4) + (PAIRED ? 4 : 0);
+    // How many of a group give a piece back.
+    static constexpr int OF_GROUP = BY_THREADS ? 128 : 4;
     int before = 0;
 
     __device__ __forceinline__ Reader(const R& ring) : R(ring) {}
@@ -61,10 +60,6 @@ struct Reader : R {
     }
     __device__ __forceinline__ void done_before() const {
         if (BY_THREADS || threadIdx.x % 32 == 0) arrive(R::empty + 8 * before);
-        if constexpr (PAIRED) {
-            if (BY_THREADS) __syncwarp();
-            if (threadIdx.x % 32 == 0) arrive_at(R::empty + 8 * before, cluster_rank() ^ 1);
-        }
     }
 };
 #endif

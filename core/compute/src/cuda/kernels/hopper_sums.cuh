@@ -27,7 +27,7 @@ struct Sums {
 
     __device__ __forceinline__ void clear() {
 #pragma unroll
-        for (int i = 0; i < N; i++) total[i] = 0.f;
+        for (int i = 0; i < N; i++) total[i] = 0.f, chunk[i] = 0.f;
     }
 
     static __device__ __forceinline__ float2 factors(const u8* from, int n) {
@@ -44,9 +44,10 @@ struct Sums {
             u32 a[4][4];
             w.unpack(q, a);
             rows.wait_full();
+            const u64 operand = row_operand(rows.at());
             products_fence();
 #pragma unroll
-            for (int i = 0; i < 4; i++) group_product<ROWS>(chunk, a[i], row_operand(rows.at() + i * 32), q + i > 0);
+            for (int i = 0; i < 4; i++) group_product<ROWS>(chunk, a[i], columns_on(operand, 16 * i), q + i > 0);
             products_commit();
             products_wait<1>();
             if (q > 0) rows.done_before();
@@ -58,7 +59,7 @@ struct Sums {
         w.factors(scales), w.minimums(mins);
         float eighths[2][SOME / 2], low[2][SOME / 2];
         auto start = [&](int time) {
-            const u64 operand = sum_operand(sums_at + time * SOME * 32);
+            const u64 operand = sum_operand(sums_at) + time * SOME * 32 / 16;
             products_fence();
             group_product<SOME>(eighths[time % 2], scales, operand, 0);
             group_product<SOME>(low[time % 2], mins, operand, 0);
@@ -88,31 +89,28 @@ struct Sums {
     // Q6_K.
     template <class Rows>
     __device__ __forceinline__ void codes6(const u8* tile, const u8* from, Rows& rows) {
-        Weights6 w;
-        w.load(tile);
         float upper[N];
 #pragma unroll
         for (int q = 0; q < 4; q++) {
+            Weights6 w;
+            w.load(tile, q);
 #pragma unroll
-            for (int b = 0; b < 2; b++) {
-                u32 high[2][4], low[2][4];
-#pragma unroll
-                for (int half = 0; half < 2; half++) w.unpack(q, b, half, high[half], low[half]);
-                if (b == 0) rows.wait_full();
+            for (int i = 0; i < 4; i++) {
+                u32 high[4], low[4];
+                w.unpack(i / 2, i % 2, high, low);
+                if (i == 0) rows.wait_full();
+                const u64 operand = columns_on(row_operand(rows.at()), 16 * i);
                 products_fence();
-#pragma unroll
-                for (int half = 0; half < 2; half++) {
-                    u64 operand = row_operand(rows.at() + b * 64 + half * 32);
-                    group_product<ROWS>(upper, high[half], operand, q + b + half > 0);
-                    group_product<ROWS>(chunk, low[half], operand, q + b + half > 0);
-                }
+                group_product<ROWS>(upper, high, operand, q + i > 0);
+                group_product<ROWS>(chunk, low, operand, q + i > 0);
                 products_commit();
                 products_wait<1>();
-                if (b == 0 && q > 0) rows.done_before();
+                if (i == 0 && q > 0) rows.done_before();
             }
             rows.next();
         }
-        const float d[2] = {half_bits(w.d), half_bits(w.d >> 16)};
+        const u32 ds = *(const u32*)(tile + Q6_K::floats_at(4) + threadIdx.x % 32 / 4 * 4);
+        const float d[2] = {half_bits(ds), half_bits(ds >> 16)};
         products_wait<0>();
         rows.done_before();
 #pragma unroll
@@ -131,37 +129,38 @@ struct Sums {
     __device__ __forceinline__ void codes32(const u8* tile, int q, int quarters, u32 rows_at, const u8* from, int next) {
         Weights32<F> w;
         w.load(tile, q, quarters);
+        const u64 operand = row_operand(rows_at);
         u32 a[2][4];
         w.unpack(0, a);
         products_fence();
 #pragma unroll
-        for (int half = 0; half < 2; half++) group_product<ROWS>(dots, a[half], row_operand(rows_at + half * 32), half > 0);
+        for (int half = 0; half < 2; half++) group_product<ROWS>(dots, a[half], columns_on(operand, 16 * half), half > 0);
         products_commit();
         u32 b[2][4];
         w.unpack(1, b);
         products_wait<0>();
-        scale32(w.factor[0], from, q == 0);
+        scale32(w.factor[0], from);
         products_fence();
 #pragma unroll
-        for (int half = 0; half < 2; half++) group_product<ROWS>(dots, b[half], row_operand(rows_at + 64 + half * 32), half > 0);
+        for (int half = 0; half < 2; half++) group_product<ROWS>(dots, b[half], columns_on(operand, 32 + 16 * half), half > 0);
         products_commit();
         products_wait<0>();
-        scale32(w.factor[1], from + next, false);
+        scale32(w.factor[1], from + next);
     }
-    __device__ __forceinline__ void scale32(const float (&w)[2], const u8* from, bool first) {
+    __device__ __forceinline__ void scale32(const float (&w)[2], const u8* from) {
 #pragma unroll
         for (int n = 0; n < ROWS / 8; n++) {
             const float2 dx = factors(from, n);
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const int at = 4 * n + i;
-                chunk[at] = __fmaf_rn(dots[at], __fmul_rn(w[i / 2], i % 2 ? dx.y : dx.x), first ? 0.f : chunk[at]);
+                chunk[at] = __fmaf_rn(dots[at], __fmul_rn(w[i / 2], i % 2 ? dx.y : dx.x), chunk[at]);
             }
         }
     }
     __device__ __forceinline__ void end_of_chunk32() {
 #pragma unroll
-        for (int i = 0; i < N; i++) total[i] = __fadd_rn(total[i], chunk[i]);
+        for (int i = 0; i < N; i++) total[i] = __fadd_rn(total[i], chunk[i]), chunk[i] = 0.f;
     }
 
     // Half floats: the products of a quarter are started.
@@ -173,7 +172,7 @@ struct Sums {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const u32 a[4] = {w[i].x, w[i].y, w[i].z, w[i].w};
-            group_product<ROWS>(chunk, a, row_operand(rows_at + i * 32), i > 0 || !first);
+            group_product<ROWS>(chunk, a, columns_on(row_operand(rows_at), 16 * i), i > 0 || !first);
         }
         products_commit();
     }
