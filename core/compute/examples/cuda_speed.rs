@@ -10,7 +10,7 @@ use realm_compute::cuda::CudaBackend;
 use realm_compute::{Backend, Error, MatMul};
 use realm_gguf::{Tensor, TensorInfo, TensorType};
 
-const ROWS: [usize; 5] = [32, 64, 128, 512, 2048];
+const ROWS: [usize; 9] = [1, 4, 8, 16, 32, 64, 128, 512, 2048];
 const SHAPES: [(usize, usize); 4] = [(4096, 4096), (12_288, 4096), (22_016, 4096), (4096, 11_008)];
 
 fn main() -> Result<(), Error> {
@@ -37,7 +37,7 @@ fn main() -> Result<(), Error> {
             // Random bytes also land in the f16 scales; clear the top bits so that every number stays finite.
             data.chunks_exact_mut(2).for_each(|pair| pair[1] &= 0x3f);
             let info = TensorInfo::new("w", vec![k as u64, n as u64], ty).expect("a tensor of this shape");
-            let count = (150_000_000 / bytes).clamp(2, 12);
+            let count = (400_000_000 / bytes).clamp(2, 40);
             let matrices = (0..count)
                 .map(|_| b.matrix(&Tensor { info: &info, data: &data }))
                 .collect::<Result<Vec<_>, _>>()?;
@@ -60,11 +60,11 @@ fn main() -> Result<(), Error> {
                 };
                 round()?;
                 let mut times = Vec::new();
-                for _ in 0..5 {
+                for _ in 0..7 {
                     times.push(b.time(&mut round)? as f64 * 1e3 / count as f64);
                 }
                 times.sort_by(f64::total_cmp);
-                let (us, bytes) = (times[2], bytes as f64);
+                let (us, bytes) = (times[3], bytes as f64);
                 let operations = 2.0 * (n * k * rows) as f64;
                 println!(
                     "{ty} {n}x{k} rows {rows}: {us:.1} us, {:.0} GB/s, {:.1} TOP/s",

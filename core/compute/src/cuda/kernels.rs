@@ -38,10 +38,8 @@ pub(crate) struct HopperShape {
     name: &'static str,
     /// The index of the weight format.
     pub(crate) format: i32,
-    /// Groups of warps per block, and how many of them have the same 64 outputs and take turns at the columns.
+    /// Groups of 64 outputs per block, and rows per block.
     pub(crate) groups: usize,
-    pub(crate) turns: usize,
-    /// Rows per block.
     pub(crate) rows: usize,
     /// Bytes of the kernel's rings.
     bytes: usize,
@@ -51,24 +49,21 @@ pub(crate) struct HopperShape {
 
 impl HopperShape {
     const fn new(
-        (name, format, groups, turns, rows): (&'static str, i32, usize, usize, usize),
+        (name, format, groups, rows): (&'static str, i32, usize, usize),
         stages: (usize, usize),
         time: usize,
     ) -> Self {
-        // Sums that groups exchange: two pieces.
-        let exchange = (turns - 1) * 2 * 64 * rows * 4;
-        let bytes = ring_bytes(format, groups / turns, rows, stages) + exchange;
-        Self { name, format, groups, turns, rows, bytes, time }
+        Self { name, format, groups, rows, bytes: ring_bytes(format, groups, rows, stages), time }
     }
 
     /// Outputs per block.
     pub(crate) fn outputs(&self) -> usize {
-        64 * self.groups / self.turns
+        64 * self.groups
     }
 
     /// Threads per block: four warps for each group, and the warps that copy.
     pub(crate) fn threads(&self) -> usize {
-        if self.groups > 1 { 128 * self.groups + 128 } else { 192 }
+        if self.groups > 1 { 128 * self.groups + 128 } else { 160 }
     }
 
     /// Bytes of shared memory; the rings begin at a multiple of 1024.
@@ -77,8 +72,8 @@ impl HopperShape {
     }
 }
 
-/// Computes the same sizes as `Layout` of `hopper_ring.cuh`: a ring of `stages` for the weights of `groups` of
-/// 64 outputs, and one of `row_stages` for rows.
+/// Computes the same sizes as `Layout` of `hopper_ring.cuh`: a ring of `stages` for weights, and one of
+/// `row_stages` for rows.
 pub(crate) const fn ring_bytes(
     format: i32,
     groups: usize,
@@ -96,27 +91,23 @@ pub(crate) const fn ring_bytes(
 }
 
 /// The kernels of `hopper.cu`, in its order.
-pub(crate) const HOPPER_SHAPES: [HopperShape; 20] = [
-    HopperShape::new(("hopper_f16", 12, 1, 1, 16), (16, 0), 990),
-    HopperShape::new(("hopper_f16", 12, 1, 1, 32), (14, 0), 990),
-    HopperShape::new(("hopper_f16", 12, 1, 1, 64), (12, 0), 1350),
-    HopperShape::new(("hopper_f16", 12, 2, 1, 64), (8, 0), 2600),
-    HopperShape::new(("hopper_f16", 12, 2, 1, 128), (6, 0), 1960),
-    HopperShape::new(("hopper_q4k", 8, 1, 1, 32), (8, 24), 1050),
-    HopperShape::new(("hopper_q4k", 8, 2, 2, 32), (8, 24), 650),
-    HopperShape::new(("hopper_q4k", 8, 1, 1, 64), (5, 16), 1160),
-    HopperShape::new(("hopper_q4k", 8, 2, 2, 64), (5, 16), 800),
-    HopperShape::new(("hopper_q4k", 8, 2, 1, 64), (4, 16), 1560),
-    HopperShape::new(("hopper_q4k", 8, 2, 1, 128), (3, 9), 2100),
-    HopperShape::new(("hopper_q6k", 10, 1, 1, 32), (7, 24), 1530),
-    HopperShape::new(("hopper_q6k", 10, 2, 2, 32), (6, 24), 950),
-    HopperShape::new(("hopper_q6k", 10, 1, 1, 64), (5, 16), 1800),
-    HopperShape::new(("hopper_q6k", 10, 2, 2, 64), (4, 16), 1300),
-    HopperShape::new(("hopper_q6k", 10, 2, 1, 64), (3, 16), 2550),
-    HopperShape::new(("hopper_q6k", 10, 2, 1, 128), (2, 9), 3800),
-    HopperShape::new(("hopper_q8", 4, 1, 1, 64), (5, 12), 1500),
-    HopperShape::new(("hopper_q8", 4, 2, 1, 64), (3, 12), 2590),
-    HopperShape::new(("hopper_q8", 4, 2, 1, 128), (3, 6), 4150),
+pub(crate) const HOPPER_SHAPES: [HopperShape; 16] = [
+    HopperShape::new(("hopper_f16", 12, 1, 16), (16, 0), 750),
+    HopperShape::new(("hopper_f16", 12, 1, 32), (14, 0), 850),
+    HopperShape::new(("hopper_f16", 12, 1, 64), (12, 0), 900),
+    HopperShape::new(("hopper_f16", 12, 2, 64), (8, 0), 1150),
+    HopperShape::new(("hopper_f16", 12, 2, 128), (6, 0), 1750),
+    HopperShape::new(("hopper_q4k", 8, 1, 32), (8, 24), 870),
+    HopperShape::new(("hopper_q4k", 8, 1, 64), (5, 16), 1000),
+    HopperShape::new(("hopper_q4k", 8, 2, 64), (4, 16), 1360),
+    HopperShape::new(("hopper_q4k", 8, 2, 128), (3, 9), 2060),
+    HopperShape::new(("hopper_q6k", 10, 1, 32), (7, 24), 1260),
+    HopperShape::new(("hopper_q6k", 10, 1, 64), (5, 16), 1510),
+    HopperShape::new(("hopper_q6k", 10, 2, 64), (3, 16), 2240),
+    HopperShape::new(("hopper_q6k", 10, 2, 128), (2, 9), 3280),
+    HopperShape::new(("hopper_q8", 4, 1, 64), (5, 12), 1760),
+    HopperShape::new(("hopper_q8", 4, 2, 64), (3, 12), 2390),
+    HopperShape::new(("hopper_q8", 4, 2, 128), (3, 6), 3600),
 ];
 
 /// Bytes of shared memory that a block may have on Hopper, minus those that kernels declare.
@@ -183,8 +174,8 @@ impl Kernels {
         let hopper = if device.describe().1 == (9, 0) && !portable {
             let module = device.load(HOPPER)?;
             let kernel = |shape: HopperShape| {
-                let HopperShape { name, groups, turns, rows, .. } = shape;
-                module.function(&format!("{name}_{groups}_{turns}_{rows}"), shape.shared())
+                let HopperShape { name, groups, rows, .. } = shape;
+                module.function(&format!("{name}_{groups}_{rows}"), shape.shared())
             };
             Some(HOPPER_SHAPES.into_iter().map(kernel).collect::<Result<Vec<_>, Error>>()?)
         } else {

@@ -338,10 +338,7 @@ fn hopper_shape(
         let blocks = rows.div_ceil(shape.rows) * outputs.div_ceil(shape.outputs());
         blocks.div_ceil(multiprocessors) * shape.time
     };
-    let forced = std::env::var("REALM_SHAPE").unwrap_or_default();
-    let forced: Vec<usize> = forced.split(',').filter_map(|n| n.parse().ok()).collect();
-    let is = |i: &usize| forced.is_empty() || !forced.iter().any(|f| HOPPER_SHAPES[*f].format == format.index) || forced.contains(i);
-    let shapes = HOPPER_SHAPES.into_iter().enumerate().filter(|(i, shape)| shape.format == format.index && is(i));
+    let shapes = HOPPER_SHAPES.into_iter().enumerate().filter(|(_, shape)| shape.format == format.index);
     shapes.min_by_key(|(_, shape)| time(shape))
 }
 
@@ -401,10 +398,11 @@ mod tests {
             let (_, shape) = hopper_shape(format(ty), rows, outputs, 132).unwrap();
             (shape.groups, shape.rows)
         };
-        use realm_gguf::TensorType::{F16, Q4_K, Q6_K};
+        use realm_gguf::TensorType::{F16, Q4_K, Q6_K, Q8_0};
         assert_eq!(of(F16, 16, 4096), (1, 16));
         assert_eq!(of(Q4_K, 64, 4096), (1, 32));
         assert_eq!(of(Q4_K, 64, 12_288), (2, 64));
         assert_eq!(of(Q6_K, 20, 4096), (1, 32));
+        assert_eq!([F16, Q4_K, Q6_K, Q8_0].map(|ty| of(ty, 512, 28_672)), [(2, 128); 4]);
     }
 }

@@ -79,14 +79,12 @@ fn alone(rows: usize, used: usize, experts: usize) -> bool {
 }
 
 /// Returns the shape of segments for so many pairs: by the rows that an expert has on average. `wide` says
-/// whether Hopper's kernels have all types of the mixture.
+/// whether Hopper's kernels have all types of the mixture; they pay where there is enough to do for all
+/// multiprocessors.
 fn segment_shape(pairs: usize, experts: usize, wide: bool) -> Shape {
-    let least: usize = std::env::var("REALM_WIDE").ok().and_then(|n| n.parse().ok()).unwrap_or(24);
-    if wide && pairs > least * experts {
-        return Shape::Wide;
-    }
     match Shape::of([3, 9, 24].into_iter().filter(|most| pairs > most * experts).count()) {
         Shape::Many if wide => Shape::Wide,
+        Shape::Few(2) if wide && pairs >= 1024 => Shape::Wide,
         shape => shape,
     }
 }
@@ -341,10 +339,13 @@ mod tests {
     #[test]
     fn segments_grow_with_the_rows_of_an_expert() {
         let rows = |rows: usize, used: usize, experts: usize| segment_shape(rows * used, experts, false).rows();
+        let wide = |rows: usize, used: usize, experts: usize| segment_shape(rows * used, experts, true).rows();
         // Qwen3-30B-A3B and gpt-oss-20b.
         assert_eq!([1, 2, 4, 5].map(|n| alone(n, 8, 128)), [true, true, true, false]);
         assert_eq!([1, 2, 3].map(|n| alone(n, 4, 32)), [true, true, false]);
         assert_eq!([16, 64, 256, 2048].map(|n| rows(n, 8, 128)), [8, 16, 32, 64]);
         assert_eq!([8, 16, 64, 2048].map(|n| rows(n, 4, 32)), [8, 8, 16, 64]);
+        assert_eq!([64, 128, 256, 2048].map(|n| wide(n, 8, 128)), [16, 16, 128, 128]);
+        assert_eq!([64, 128, 256, 2048].map(|n| wide(n, 4, 32)), [16, 32, 128, 128]);
     }
 }

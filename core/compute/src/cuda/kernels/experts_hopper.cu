@@ -14,7 +14,7 @@
 #define EXPERTS(NAME, F, ROWS, STAGES, ROW_STAGES)                                                                     \
     extern "C" __global__ void __launch_bounds__(384, 1)                                                               \
         experts_##NAME(const __grid_constant__ Products p, const __grid_constant__ Groups g, int blocks) {             \
-        BODY(F, 2, 1, ROWS, STAGES, ROW_STAGES)                                                                        \
+        BODY(F, 2, ROWS, STAGES, ROW_STAGES)                                                                        \
     }
 EXPERTS(q4k, Q4_K, 128, 3, 9)
 EXPERTS(q6k, Q6_K, 128, 2, 9)

@@ -1,12 +1,9 @@
 // Products for many rows on Hopper: what a block of threads does.
 //
-// It has WGS groups of four warps and one or two threads that copy. A group multiplies 64 outputs with up to ROWS rows by `wgmma`:
-// weights are the left operand, in registers, activations the right one, in shared memory. Copying threads keep
-// rings of both filled by the copy engine, so that bytes are on their way whatever the others do, and go on to the block's
-// next outputs without a pause. Copies are few and large: each takes its thread 100 to 200 cycles, and seven a chunk were too many
-// for one thread.
-//
-// Where TURNS is 2, two groups have the same outputs and take turns at the chunks: with few rows, waiting is most of what they do.
+// It has WGS groups of four warps and one thread that copies. A group multiplies 64 outputs with up to ROWS rows by `wgmma`:
+// weights are the left operand, in registers, activations the right one, in shared memory. The copying thread keeps
+// rings of both filled by the copy engine, so that bytes are on their way whatever the others do, and goes on to the block's
+// next outputs without a pause. It is one thread, and few large copies: each takes it up to a hundred cycles.
 //
 // Grouped products have the rows of each segment of a mixture's table (see `experts.cuh`) one after the other in their form, `block`
 // of them for a segment, and each segment has its own expert's matrices.
@@ -63,44 +60,10 @@ struct Place {
     }
 };
 
-// Sums of chunks on their way from one group of warps to the other, where two have the same outputs: two pieces that take turns, each
-// with what a thread has side by side.
-template <int N>
-struct Exchange {
-    static constexpr int BYTES = 128 * N * 4;
-    u8* data;
-    u32 full, empty;
-    int slot = 0;
-    u32 parity = 0;
-
-    __device__ __forceinline__ float4* piece() const { return (float4*)(data + slot * BYTES) + threadIdx.x % 128; }
-    __device__ __forceinline__ void next() {
-        if (slot ^= 1; slot == 0) parity ^= 1;
-    }
-    __device__ __forceinline__ void put(const float (&sum)[N]) {
-        wait(empty + 8 * slot, parity ^ 1);
-#pragma unroll
-        for (int i = 0; i < N / 4; i++) piece()[128 * i] = make_float4(sum[4 * i], sum[4 * i + 1], sum[4 * i + 2], sum[4 * i + 3]);
-        arrive(full + 8 * slot);
-        next();
-    }
-    __device__ __forceinline__ void add_to(float (&total)[N]) {
-        wait(full + 8 * slot, parity);
-#pragma unroll
-        for (int i = 0; i < N / 4; i++) {
-            const float4 v = piece()[128 * i];
-            total[4 * i] = __fadd_rn(total[4 * i], v.x), total[4 * i + 1] = __fadd_rn(total[4 * i + 1], v.y);
-            total[4 * i + 2] = __fadd_rn(total[4 * i + 2], v.z), total[4 * i + 3] = __fadd_rn(total[4 * i + 3], v.w);
-        }
-        arrive(empty + 8 * slot);
-        next();
-    }
-};
-
 // What a group of warps reads, and how it adds up.
-template <class F, int GROUPS, int ROWS, bool GROUPED, class Main, class Rows>
+template <class F, int WGS, int ROWS, bool GROUPED, class Main, class Rows>
 struct Group {
-    typedef Layout<F, GROUPS, ROWS> L;
+    typedef Layout<F, WGS, ROWS> L;
     const Products& p;
     const Groups& g;
     Main& main;
@@ -111,7 +74,7 @@ struct Group {
     __device__ __forceinline__ const u8* stage() const { return zero + main.at(); }
     // This warp's tile of `bytes`.
     __device__ __forceinline__ const u8* tile(int bytes) const {
-        const int warp = threadIdx.x / 32 % (4 * GROUPS);
+        const int warp = threadIdx.x / 32;
         return stage() + L::WEIGHTS + warp / TOGETHER * L::GROUP + warp % TOGETHER * bytes;
     }
     __device__ __forceinline__ const u8* tile() const { return tile(L::GROUP / TOGETHER); }
@@ -162,36 +125,6 @@ struct Group {
         }
     }
 
-    // A chunk of a type with a scale for 256 columns.
-    template <int N>
-    __device__ __forceinline__ void codes256(Sums<F, N>& sums) {
-        main.wait_full();
-        if constexpr (F::codes == U4) sums.codes4(tile(), main.at() + L::SUMS, stage() + L::FACTORS, rows);
-        else sums.codes6(tile(), stage() + L::FACTORS, rows);
-        main.next();
-        main.done_before();
-    }
-
-    // Two groups of warps take turns at the chunks; the first adds up, in their order.
-    __device__ __forceinline__ void multiply_in_turns(const Place& at, Exchange<ROWS / 2>& exchange) {
-        const int mine = threadIdx.x / 128;
-        Sums<F, ROWS> sums;
-        sums.clear();
-        for (int chunk = 0; chunk < p.x.chunks; chunk++) {
-            if (chunk % 2 == mine) {
-                // The second group's total is that of one chunk: zero and a number.
-                codes256(sums);
-                if (mine) exchange.put(sums.total), sums.clear();
-            } else {
-                main.next();
-#pragma unroll
-                for (int q = 0; q < 4; q++) rows.next();
-                if (!mine) exchange.add_to(sums.total);
-            }
-        }
-        if (!mine) store(at, sums);
-    }
-
     template <int N>
     __device__ __forceinline__ void multiply(const Place& at) {
         Sums<F, N> sums;
@@ -201,7 +134,13 @@ struct Group {
         } else if constexpr (F::by32) {
             codes32(sums);
         } else {
-            for (int chunk = 0; chunk < p.x.chunks; chunk++) codes256(sums);
+            for (int chunk = 0; chunk < p.x.chunks; chunk++) {
+                main.wait_full();
+                if constexpr (F::codes == U4) sums.codes4(tile(), main.at() + L::SUMS, stage() + L::FACTORS, rows);
+                else sums.codes6(tile(), stage() + L::FACTORS, rows);
+                main.next();
+                main.done_before();
+            }
         }
         store(at, sums);
     }
@@ -211,7 +150,7 @@ struct Group {
     template <int N>
     __device__ __forceinline__ void store(const Place& at, const Sums<F, N>& sums) const {
         const Job& job = *at.job;
-        const int t = threadIdx.x % 4, output = (at.together * TOGETHER + threadIdx.x / 32 % (4 * GROUPS)) * TILE + threadIdx.x % 32 / 4;
+        const int t = threadIdx.x % 4, output = (at.together * TOGETHER + threadIdx.x / 32) * TILE + threadIdx.x % 32 / 4;
         const int first_row = GROUPED ? at.place : at.first_row, rows = (GROUPED ? at.rows : p.rows - first_row) - 2 * t;
         const bool inside[2] = {output < job.outputs, output + 8 < job.outputs};
         float* const out = job.out + (u64)(first_row + 2 * t) * job.outputs + output;
@@ -256,52 +195,61 @@ struct Group {
     }
 };
 
-template <class F, int WGS, int TURNS, int ROWS, int STAGES, int ROW_STAGES, bool GROUPED>
+template <class F, int WGS, int ROWS, int STAGES, int ROW_STAGES, bool GROUPED>
 __device__ __forceinline__ void group_gemm(const Products& p, const Groups& g, int row_blocks, int blocks) {
-    constexpr int GROUPS = WGS / TURNS;
-    typedef Layout<F, GROUPS, ROWS> L;
+    typedef Layout<F, WGS, ROWS> L;
     typedef Ring<STAGES, L::BYTES> Main;
     typedef Ring<ROW_STAGES, L::ROW_BYTES> Rows;
     typedef Reader<Main, true> MainReader;
     typedef Reader<Rows, F::by32> RowsReader;
     extern __shared__ u8 space[];
-    __shared__ u64 full[STAGES + ROW_STAGES], empty[STAGES + ROW_STAGES], exchanged[4];
+    __shared__ u64 full[STAGES + ROW_STAGES], empty[STAGES + ROW_STAGES];
     const int warp = threadIdx.x / 32;
     const u32 base = (shared_address(space) + 1023) & ~1023u;
     // Rows first: they begin at a multiple of 1024.
     Rows rows(base, full + STAGES, empty + STAGES);
     Main ring(base + ROW_STAGES * L::ROW_BYTES, full, empty);
     if (threadIdx.x == 0) {
-        ring.init(MainReader::OF_GROUP * GROUPS), rows.init(RowsReader::OF_GROUP * GROUPS);
-        for (int i = 0; TURNS > 1 && i < 4; i++) barrier_init(shared_address(exchanged + i), 128);
+        ring.init(MainReader::OF_GROUP * WGS), rows.init(RowsReader::OF_GROUP * WGS);
         barriers_ready();
     }
     __syncthreads();
     auto count_work = [&]() { return GROUPED ? *g.count * (g.block / ROWS) * blocks : row_blocks * blocks; };
     auto place = [&](int index) {
-        if constexpr (GROUPED) return Place(p, g, index, blocks, GROUPS, ROWS);
-        else return Place(p, index, row_blocks, GROUPS, ROWS);
+        if constexpr (GROUPED) return Place(p, g, index, blocks, WGS, ROWS);
+        else return Place(p, index, row_blocks, WGS, ROWS);
     };
 
     if (warp >= 4 * WGS) {
-        if constexpr (WGS > 1) give_registers<32>();
-        const Forms& x = p.x;
-        const int quarters = x.padded / QUARTER, pieces = L::HALVES ? quarters : x.chunks;
-        const int room = L::HALVES ? x.room16 : F::by32 ? x.room32 : x.room256;
-        // Rows are copied eight at a time.
-        auto rows_of = [&](const Place& at) { return GROUPED ? (at.rows + 7) / 8 * 8 : ROWS; };
-        // Quarter `q` of the rows.
-        auto atom = [&](const Place& at, u32 to, const u8* tiles, int q, u32 barrier) {
-            bulk_copy(to, tiles + ((u64)q * room + at.first_row) * 128, rows_of(at) * 128, barrier);
-        };
-        if (!L::HALVES && threadIdx.x == 128 * WGS + 32) {
-            // Copies the quarters of rows of codes.
-            wait_for_previous();
-            const int work = count_work();
-            for (int index = blockIdx.x; index < work; index += gridDim.x) {
-                const Place at = place(index);
-                if (GROUPED && at.rows <= 0) continue;
-                for (int q = 0; q < quarters; q++) {
+        if constexpr (WGS > 1) give_registers<24>();
+        if (threadIdx.x == 128 * WGS) {
+            const Forms& x = p.x;
+            const int quarters = x.padded / QUARTER, pieces = L::HALVES ? quarters : x.chunks;
+            const int room = L::HALVES ? x.room16 : F::by32 ? x.room32 : x.room256;
+            // Rows are copied eight at a time.
+            auto rows_of = [&](const Place& at) { return GROUPED ? (at.rows + 7) / 8 * 8 : ROWS; };
+            auto has_factors = [&](int piece) { return !F::by32 && (!L::HALVES || piece % 4 == 3 || piece + 1 == pieces); };
+            // Quarter `q` of the rows.
+            auto atom = [&](const Place& at, u32 to, const u8* tiles, int q, u32 barrier) {
+                bulk_copy(to, tiles + ((u64)q * room + at.first_row) * 128, rows_of(at) * 128, barrier);
+            };
+            auto weights = [&](const Place& at, int piece) {
+                u32 own = L::GROUP, others = rows_of(at) * (L::SUM_BYTES + (L::HALVES ? 128 : 0) + (has_factors(piece) ? 4 : 0));
+                if constexpr (F::by32) own = TOGETHER * F::bytes(quarters_of(x, piece));
+                arrive_expecting(ring.filled(), WGS * own + others);
+#pragma unroll
+                for (int i = 0; i < WGS; i++)
+                    bulk_copy(ring.at() + L::WEIGHTS + i * L::GROUP, at.weights(g, i) + (u64)piece * L::GROUP, own, ring.filled());
+            };
+            auto others = [&](const Place& at, int piece) {
+                const u64 row = (u64)(L::HALVES ? piece / 4 : piece) * room + at.first_row;
+                if (L::HALVES) atom(at, ring.at(), x.t16, piece, ring.filled());
+                if (F::min) bulk_copy(ring.at() + L::SUMS, x.tsums + row * 32, rows_of(at) * 32, ring.filled());
+                if (has_factors(piece))
+                    bulk_copy(ring.at() + L::FACTORS, (L::HALVES ? x.tscale16 : x.td256) + row, rows_of(at) * 4, ring.filled());
+            };
+            auto quarters_of_rows = [&](const Place& at, int piece) {
+                for (int q = 4 * piece; q < min(4 * piece + 4, quarters); q++) {
                     rows.wait_empty();
                     arrive_expecting(rows.filled(), rows_of(at) * (F::by32 ? 136 : 128));
                     atom(at, rows.at(), F::by32 ? x.t32 : x.t256, q, rows.filled());
@@ -312,25 +260,6 @@ __device__ __forceinline__ void group_gemm(const Products& p, const Groups& g, i
                     }
                     rows.next();
                 }
-            }
-        }
-        if (threadIdx.x == 128 * WGS) {
-            // Copies everything else.
-            auto has_factors = [&](int piece) { return !F::by32 && (!L::HALVES || piece % 4 == 3 || piece + 1 == pieces); };
-            auto weights = [&](const Place& at, int piece) {
-                u32 own = L::GROUP, others = rows_of(at) * (L::SUM_BYTES + (L::HALVES ? 128 : 0) + (has_factors(piece) ? 4 : 0));
-                if constexpr (F::by32) own = TOGETHER * F::bytes(quarters_of(x, piece));
-                arrive_expecting(ring.filled(), GROUPS * own + others);
-#pragma unroll
-                for (int i = 0; i < GROUPS; i++)
-                    bulk_copy(ring.at() + L::WEIGHTS + i * L::GROUP, at.weights(g, i) + (u64)piece * L::GROUP, own, ring.filled());
-            };
-            auto others = [&](const Place& at, int piece) {
-                const u64 row = (u64)(L::HALVES ? piece / 4 : piece) * room + at.first_row;
-                if (L::HALVES) atom(at, ring.at(), x.t16, piece, ring.filled());
-                if (F::min) bulk_copy(ring.at() + L::SUMS, x.tsums + row * 32, rows_of(at) * 32, ring.filled());
-                if (has_factors(piece))
-                    bulk_copy(ring.at() + L::FACTORS, (L::HALVES ? x.tscale16 : x.td256) + row, rows_of(at) * 4, ring.filled());
             };
             int early = 0;
             if constexpr (!GROUPED) {
@@ -353,10 +282,14 @@ __device__ __forceinline__ void group_gemm(const Products& p, const Groups& g, i
             for (int index = blockIdx.x; index < work; index += gridDim.x, early = 0) {
                 const Place at = place(index);
                 if (GROUPED && at.rows <= 0) continue;
-                for (int piece = early; piece < pieces; piece++, ring.next()) {
-                    ring.wait_empty();
-                    weights(at, piece);
-                    others(at, piece);
+                for (int piece = 0; piece < pieces; piece++) {
+                    if (piece >= early) {
+                        ring.wait_empty();
+                        weights(at, piece);
+                        others(at, piece);
+                        ring.next();
+                    }
+                    if constexpr (!L::HALVES) quarters_of_rows(at, piece);
                 }
             }
         }
@@ -368,16 +301,13 @@ __device__ __forceinline__ void group_gemm(const Products& p, const Groups& g, i
     let_next_start();
     RowsReader read(rows);
     MainReader main(ring);
-    u8* const zero = space - shared_address(space);
-    Group<F, GROUPS, ROWS, GROUPED, MainReader, RowsReader> group{p, g, main, read, zero};
-    Exchange<ROWS / 2> exchange{zero + ring.data + STAGES * L::BYTES, shared_address(exchanged), shared_address(exchanged + 2)};
+    Group<F, WGS, ROWS, GROUPED, MainReader, RowsReader> group{p, g, main, read, space - shared_address(space)};
     const int work = count_work();
     for (int index = blockIdx.x; index < work; index += gridDim.x) {
         const Place at = place(index);
         if (GROUPED && at.rows <= 0) continue;
         // A segment's last rows may be few.
-        if constexpr (TURNS > 1) group.multiply_in_turns(at, exchange);
-        else if (GROUPED && ROWS > 64 && at.rows <= 64) group.template multiply<(ROWS > 64 ? 64 : ROWS)>(at);
+        if (GROUPED && ROWS > 64 && at.rows <= 64) group.template multiply<(ROWS > 64 ? 64 : ROWS)>(at);
         else group.template multiply<ROWS>(at);
     }
 }
