@@ -195,9 +195,9 @@ impl CudaBackend {
         unsafe { self.device.launch(self.kernels.product_1, geometry, arguments![product]) }
     }
 
-    /// Returns whether there is a kernel for a row of `columns` and matrices of these formats, and a block has
-    /// room for them, as gates, too. There is none for half floats, which are faster with the kernel for few
-    /// rows.
+    /// Returns whether there is a kernel for a row of `columns` and matrices of these formats, and a block
+    /// has room for them, as gates, too. There is none for half floats, which are faster with the kernel for
+    /// few rows.
     pub(super) fn fits_one_row(&self, columns: usize, formats: &[Format]) -> bool {
         if formats.iter().any(|format| format.form == Form::F16) {
             return false;

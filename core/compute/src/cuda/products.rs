@@ -77,9 +77,13 @@ impl Products {
 }
 
 impl Products {
-    /// Takes at most [`MOST_JOBS`] stacks of experts of one shape, each with the addresses of a bias and of the
-    /// output; also returns the number of blocks.
-    pub(super) fn grouped(forms: Forms, stacks: &[(&Stack, u64, u64)], block_outputs: usize) -> (Self, usize) {
+    /// Takes at most [`MOST_JOBS`] stacks of experts of one shape, each with the addresses of a bias and of
+    /// the output; also returns the number of blocks.
+    pub(super) fn grouped(
+        forms: Forms,
+        stacks: &[(&Stack, u64, u64)],
+        block_outputs: usize,
+    ) -> (Self, usize) {
         let mut p = Self { x: forms, count: stacks.len() as i32, ..Self::default() };
         let mut blocks = 0;
         for (slot, &(stack, bias, out)) in p.jobs.iter_mut().zip(stacks) {

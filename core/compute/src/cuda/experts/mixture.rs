@@ -338,8 +338,10 @@ mod tests {
 
     #[test]
     fn segments_grow_with_the_rows_of_an_expert() {
-        let rows = |rows: usize, used: usize, experts: usize| segment_shape(rows * used, experts, false).rows();
-        let wide = |rows: usize, used: usize, experts: usize| segment_shape(rows * used, experts, true).rows();
+        let rows =
+            |rows: usize, used: usize, experts: usize| segment_shape(rows * used, experts, false).rows();
+        let wide =
+            |rows: usize, used: usize, experts: usize| segment_shape(rows * used, experts, true).rows();
         // Qwen3-30B-A3B and gpt-oss-20b.
         assert_eq!([1, 2, 4, 5].map(|n| alone(n, 8, 128)), [true, true, true, false]);
         assert_eq!([1, 2, 3].map(|n| alone(n, 4, 32)), [true, true, false]);

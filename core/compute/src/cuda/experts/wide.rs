@@ -1,15 +1,15 @@
 //! Mixtures of many rows on Hopper: `experts_hopper.cu`.
 //!
-//! The rows of each segment are copied together as the form that the kernels read, so that these find them one
-//! after the other; the activation is applied while the downs' inputs are made.
+//! The rows of each segment are copied together as the form that the kernels read, so that these find them
+//! one after the other; the activation is applied while the downs' inputs are made.
 
 use super::super::CudaBackend;
 use super::super::buffer::Forms;
 use super::super::driver::{Geometry, arguments};
+use super::super::elementwise;
 use super::super::matrix::{CHUNK, Form};
 use super::super::products::Products;
 use super::super::state::at_least;
-use super::super::elementwise;
 use super::kernels::{WIDE_ROWS, Wide};
 use super::launch::Segments;
 use super::mixture::{Part, address, format};
@@ -147,7 +147,8 @@ impl CudaBackend {
         let grid = [work.min(multiprocessors as usize), 1, 1];
         let geometry = Geometry { grid, block: 384, shared: kernel.shared };
         let blocks = blocks as i32;
-        // SAFETY: shapes were checked, the forms have the rows of all segments, and outputs those of all places.
+        // SAFETY: shapes were checked, the forms have the rows of all segments, and outputs those of all
+        // places.
         unsafe { self.device.launch(kernel.function, geometry, arguments![p, groups, blocks]) }
     }
 }
