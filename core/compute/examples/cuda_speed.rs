@@ -10,7 +10,7 @@ use realm_compute::cuda::CudaBackend;
 use realm_compute::{Backend, Error, MatMul};
 use realm_gguf::{Tensor, TensorInfo, TensorType};
 
-const ROWS: [usize; 8] = [1, 4, 8, 16, 32, 64, 128, 512];
+const ROWS: [usize; 9] = [1, 4, 8, 16, 32, 64, 128, 512, 2048];
 const SHAPES: [(usize, usize); 4] = [(4096, 4096), (12_288, 4096), (22_016, 4096), (4096, 11_008)];
 
 fn main() -> Result<(), Error> {

@@ -80,7 +80,9 @@ fn products_equal_the_cpu_and_rows_do_not_depend_on_company() {
 fn large_matrices_have_the_same_rows_in_any_company() {
     let Some(b) = gpu() else { return };
     let mut random = Random(13);
-    for (ty, k) in [(TensorType::F16, 832), (TensorType::Q4_K, 512), (TensorType::Q6_K, 512)] {
+    for (ty, k) in
+        [(TensorType::F16, 832), (TensorType::Q4_K, 512), (TensorType::Q6_K, 512), (TensorType::Q8_0, 832)]
+    {
         for n in [4099, 12_288, 22_016] {
             let data = blocks(ty, n * k, &mut random);
             let x = random.floats(512 * k, 3.0);

@@ -23,7 +23,8 @@ pub(crate) enum Placement {
 
 impl Placement {
     /// Returns an engine's configuration for this placement, with the defaults for its devices. A pass of a
-    /// GPU takes rows by the hundred in little more time than one.
+    /// GPU takes rows by the hundred in little more time than one, and prompts by the thousand while nothing
+    /// else generates: mixtures have few rows for each expert otherwise.
     pub(crate) fn engine_config(
         &self,
         weights: &dyn Weights,
@@ -45,8 +46,25 @@ impl Placement {
         }
         if many_rows {
             (config.decode_rows, config.shared_prefill_chunk) = (128, 512);
+            if self.has_room_for_long_chunks()? {
+                config.prefill_chunk = 2048;
+            }
         }
         Ok(config)
+    }
+
+    /// Returns whether every GPU has room for the activations of 2,048 rows, up to a gigabyte: a fifth of its
+    /// free memory is theirs.
+    fn has_room_for_long_chunks(&self) -> Result<bool, Error> {
+        let roomy = |gpu: &CudaBackend| Ok(gpu.memory()?.0 >= 16 << 30);
+        match self {
+            Self::Cpu => Ok(false),
+            Self::Gpu(gpu) => roomy(gpu),
+            Self::Parts { parts, .. } => parts.iter().try_fold(true, |all, part| match part {
+                Part::Cpu(_) => Ok(false),
+                Part::Cuda(gpu) => Ok(all && roomy(gpu)?),
+            }),
+        }
     }
 
     /// Returns the bytes of the KV cache, whose pages have `whole` bytes; `None` leaves the size to the

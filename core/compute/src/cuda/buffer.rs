@@ -54,10 +54,13 @@ pub(crate) struct Forms {
     td256: u64,
     t16: u64,
     tscale16: u64,
+    t32: u64,
+    td32: u64,
     padded: i32,
     chunks: i32,
     room256: i32,
     room16: i32,
+    room32: i32,
 }
 
 impl Forms {
@@ -82,9 +85,9 @@ impl Forms {
     }
 }
 
-const FORMS: [Form; 5] = [Form::Q256, Form::Q32, Form::F16, Form::T256, Form::T16];
+const FORMS: [Form; 6] = [Form::Q256, Form::Q32, Form::F16, Form::T256, Form::T16, Form::T32];
 
-/// Least rows for which the last two forms have room: the rows that a block of `hopper.cu` reads.
+/// Least rows for which the last three forms have room: the rows that a block of `hopper.cu` reads.
 const LEAST_ROOM: usize = 128;
 
 /// Bytes per row of codes, and of the two arrays that follow them.
@@ -94,6 +97,7 @@ fn form_bytes(form: Form, padded: usize, chunks: usize) -> [usize; 3] {
         Form::Q32 => [padded, padded / 8, padded / 8],
         Form::F16 | Form::T16 => [2 * padded, 4 * chunks, 0],
         Form::T256 => [2 * padded, 32 * chunks, 4 * chunks],
+        Form::T32 => [2 * padded, padded / 8, 0],
     }
 }
 
@@ -197,7 +201,7 @@ impl FormSet {
                 continue;
             }
             let (padded, chunks) = (columns.next_multiple_of(QUARTER), columns.div_ceil(CHUNK));
-            let least = if matches!(form, Form::T256 | Form::T16) { LEAST_ROOM } else { 1 };
+            let least = if matches!(form, Form::T256 | Form::T16 | Form::T32) { LEAST_ROOM } else { 1 };
             let room = rows.next_power_of_two().max(least);
             self.memory[i] = None;
             let bytes = room * form_bytes(form, padded, chunks).iter().sum::<usize>();
@@ -220,12 +224,13 @@ impl FormSet {
             }
         };
         let ([q256, sums16, d256], [q32, d32, s32], [f16, scale16, _]) = (at(0), at(1), at(2));
-        let ([t256, tsums, td256], [t16, tscale16, _]) = (at(3), at(4));
+        let ([t256, tsums, td256], [t16, tscale16, _], [t32, td32, _]) = (at(3), at(4), at(5));
         let (padded, chunks) = (padded as i32, chunks as i32);
-        let (room256, room16) = (self.room[3] as i32, self.room[4] as i32);
+        let [room256, room16, room32] = [3, 4, 5].map(|i: usize| self.room[i] as i32);
         #[rustfmt::skip]
         let forms = Forms {
-            q256, sums16, d256, q32, d32, s32, f16, scale16, t256, tsums, td256, t16, tscale16, padded, chunks, room256, room16,
+            q256, sums16, d256, q32, d32, s32, f16, scale16, t256, tsums, td256, t16, tscale16, t32, td32, padded, chunks,
+            room256, room16, room32,
         };
         forms
     }

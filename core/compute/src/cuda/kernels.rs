@@ -43,25 +43,17 @@ pub(crate) struct HopperShape {
     pub(crate) rows: usize,
     /// Bytes of the kernel's rings.
     bytes: usize,
-    /// Nanoseconds that a multiprocessor of an H100 takes for 256 columns.
+    /// Nanoseconds that a multiprocessor of an H200 takes for 256 columns.
     pub(crate) time: usize,
 }
 
 impl HopperShape {
-    /// Computes the same sizes as `Layout` of `hopper.cu`: a ring of `stages` for weights, and one of
-    /// `row_stages` for rows.
     const fn new(
         (name, format, groups, rows): (&'static str, i32, usize, usize),
-        (stages, row_stages): (usize, usize),
+        stages: (usize, usize),
         time: usize,
     ) -> Self {
-        let stage = match format {
-            12 => rows * 128 + groups * 4 * 2048 + rows * 4,
-            8 => groups * 4 * 2368 + rows * 36,
-            _ => groups * 4 * 3360 + rows * 4,
-        };
-        let bytes = stages * stage.next_multiple_of(1024) + row_stages * rows * 128;
-        Self { name, format, groups, rows, bytes, time }
+        Self { name, format, groups, rows, bytes: ring_bytes(format, groups, rows, stages), time }
     }
 
     /// Outputs per block.
@@ -80,20 +72,42 @@ impl HopperShape {
     }
 }
 
+/// Computes the same sizes as `Layout` of `hopper_ring.cuh`: a ring of `stages` for weights, and one of
+/// `row_stages` for rows.
+pub(crate) const fn ring_bytes(
+    format: i32,
+    groups: usize,
+    rows: usize,
+    (stages, row_stages): (usize, usize),
+) -> usize {
+    let (stage, row_stage) = match format {
+        12 => (rows * 128 + groups * 4 * 2048 + rows * 4, 0),
+        8 => (groups * 4 * 2368 + rows * 36, rows * 128),
+        10 => (groups * 4 * 3360 + rows * 4, rows * 128),
+        4 => (groups * 4 * 4352, rows * 136),
+        _ => (groups * 4 * 2304, rows * 136),
+    };
+    stages * stage.next_multiple_of(1024) + row_stages * row_stage.next_multiple_of(1024)
+}
+
 /// The kernels of `hopper.cu`, in its order.
-pub(crate) const HOPPER_SHAPES: [HopperShape; 12] = [
-    HopperShape::new(("hopper_f16", 12, 1, 16), (16, 0), 990),
-    HopperShape::new(("hopper_f16", 12, 1, 32), (14, 0), 990),
-    HopperShape::new(("hopper_f16", 12, 1, 64), (12, 0), 1350),
-    HopperShape::new(("hopper_f16", 12, 2, 64), (8, 0), 2600),
-    HopperShape::new(("hopper_f16", 12, 2, 128), (6, 0), 2050),
-    HopperShape::new(("hopper_q4k", 8, 1, 32), (8, 24), 1050),
-    HopperShape::new(("hopper_q4k", 8, 1, 64), (5, 16), 1160),
-    HopperShape::new(("hopper_q4k", 8, 2, 64), (4, 16), 1560),
-    HopperShape::new(("hopper_q4k", 8, 3, 64), (3, 16), 3170),
-    HopperShape::new(("hopper_q6k", 10, 1, 32), (7, 24), 1530),
-    HopperShape::new(("hopper_q6k", 10, 1, 64), (5, 16), 1800),
-    HopperShape::new(("hopper_q6k", 10, 2, 64), (3, 16), 2550),
+pub(crate) const HOPPER_SHAPES: [HopperShape; 16] = [
+    HopperShape::new(("hopper_f16", 12, 1, 16), (16, 0), 750),
+    HopperShape::new(("hopper_f16", 12, 1, 32), (14, 0), 850),
+    HopperShape::new(("hopper_f16", 12, 1, 64), (12, 0), 900),
+    HopperShape::new(("hopper_f16", 12, 2, 64), (8, 0), 1150),
+    HopperShape::new(("hopper_f16", 12, 2, 128), (6, 0), 1750),
+    HopperShape::new(("hopper_q4k", 8, 1, 32), (8, 24), 870),
+    HopperShape::new(("hopper_q4k", 8, 1, 64), (5, 16), 1000),
+    HopperShape::new(("hopper_q4k", 8, 2, 64), (4, 16), 1360),
+    HopperShape::new(("hopper_q4k", 8, 2, 128), (3, 9), 2060),
+    HopperShape::new(("hopper_q6k", 10, 1, 32), (7, 24), 1260),
+    HopperShape::new(("hopper_q6k", 10, 1, 64), (5, 16), 1510),
+    HopperShape::new(("hopper_q6k", 10, 2, 64), (3, 16), 2240),
+    HopperShape::new(("hopper_q6k", 10, 2, 128), (2, 9), 3280),
+    HopperShape::new(("hopper_q8", 4, 1, 64), (5, 12), 1760),
+    HopperShape::new(("hopper_q8", 4, 2, 64), (3, 12), 2390),
+    HopperShape::new(("hopper_q8", 4, 2, 128), (3, 6), 3600),
 ];
 
 /// Bytes of shared memory that a block may have on Hopper, minus those that kernels declare.
@@ -162,7 +176,8 @@ impl Kernels {
         let hopper = if device.describe().1 == (9, 0) && !portable {
             let module = device.load(HOPPER)?;
             let kernel = |shape: HopperShape| {
-                module.function(&format!("{}_{}_{}", shape.name, shape.groups, shape.rows), shape.shared())
+                let HopperShape { name, groups, rows, .. } = shape;
+                module.function(&format!("{name}_{groups}_{rows}"), shape.shared())
             };
             Some(HOPPER_SHAPES.into_iter().map(kernel).collect::<Result<Vec<_>, Error>>()?)
         } else {
@@ -222,7 +237,7 @@ impl Kernels {
             attend_merge: attention.function("attend_merge", 0)?,
             attend_merge_few: attention.function("attend_merge_few", 0)?,
             top_k: device.load(SAMPLING)?.function("best", 0)?,
-            experts: ExpertKernels::load(device)?,
+            experts: ExpertKernels::load(device, device.describe().1 == (9, 0) && !portable)?,
         })
     }
 }

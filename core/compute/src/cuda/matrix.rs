@@ -41,6 +41,8 @@ pub(crate) enum Form {
     T256 = 8,
     /// Half floats, 64 columns of all rows together.
     T16 = 16,
+    /// The bytes of `Q32` as half floats, 64 columns of all rows together.
+    T32 = 32,
 }
 
 /// A layout of tiles.
@@ -49,7 +51,7 @@ pub(crate) struct Format {
     /// The format's number in the kernels.
     pub(crate) index: i32,
     pub(crate) form: Form,
-    /// The form for the kernels of `hopper.cu`, if they support the format.
+    /// The form for the kernels of `hopper_gemm.cuh`, if they support the format.
     pub(crate) many_rows: Option<Form>,
     /// Bytes of a tile for every 64 columns, and bytes in addition.
     quarter_bytes: usize,
@@ -91,6 +93,7 @@ impl Format {
         let many_rows = match index {
             8 | 10 => Some(Form::T256),
             12 => Some(Form::T16),
+            4 | 13 => Some(Form::T32),
             _ => None,
         };
         Some(Self { index, form, many_rows, quarter_bytes, other_bytes: others.iter().sum() })

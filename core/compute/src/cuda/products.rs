@@ -9,7 +9,7 @@ use super::buffer::{Buffer, Forms};
 use super::driver::{Geometry, arguments};
 use super::kernels::{GEMM_SHAPES, HOPPER_SHAPES, HopperShape, PRODUCT_SHAPES};
 use super::lora;
-use super::matrix::{CHUNK, Form, Format, Kind};
+use super::matrix::{CHUNK, Form, Format, Kind, Stack};
 use crate::checks::expect;
 use crate::{Error, MatMul};
 
@@ -71,6 +71,35 @@ impl Products {
                 factor,
             };
             blocks += job.weight.rows.div_ceil(block_outputs);
+        }
+        (p, blocks)
+    }
+}
+
+impl Products {
+    /// Takes at most [`MOST_JOBS`] stacks of experts of one shape, each with the addresses of a bias and of
+    /// the output; also returns the number of blocks.
+    pub(super) fn grouped(
+        forms: Forms,
+        stacks: &[(&Stack, u64, u64)],
+        block_outputs: usize,
+    ) -> (Self, usize) {
+        let mut p = Self { x: forms, count: stacks.len() as i32, ..Self::default() };
+        let mut blocks = 0;
+        for (slot, &(stack, bias, out)) in p.jobs.iter_mut().zip(stacks) {
+            let Kind::Tiles { format, tile_row_bytes, factor } = stack.kind else { continue };
+            *slot = Job {
+                weight: stack.memory.pointer(),
+                bias,
+                out,
+                tile_row_bytes: tile_row_bytes as u64,
+                format: format.index,
+                outputs: stack.rows as i32,
+                first_block: blocks as i32,
+                factor,
+                ..Job::default()
+            };
+            blocks += stack.rows.div_ceil(block_outputs);
         }
         (p, blocks)
     }
@@ -151,7 +180,9 @@ impl CudaBackend {
     fn takes_hopper(&self, format: Format, rows: usize) -> bool {
         // Below this many rows, the kernels for few rows read weights as fast and activations faster.
         let least = if format.form == Form::F16 { 9 } else { 33 };
-        self.kernels.hopper.is_some() && rows >= least && format.many_rows.is_some()
+        self.kernels.hopper.is_some()
+            && rows >= least
+            && HOPPER_SHAPES.iter().any(|shape| shape.format == format.index)
     }
 
     /// Returns the forms `needed` of a buffer's rows, made now if they are missing. The caller holds the
@@ -371,10 +402,11 @@ mod tests {
             let (_, shape) = hopper_shape(format(ty), rows, outputs, 132).unwrap();
             (shape.groups, shape.rows)
         };
-        use realm_gguf::TensorType::{F16, Q4_K, Q6_K};
+        use realm_gguf::TensorType::{F16, Q4_K, Q6_K, Q8_0};
         assert_eq!(of(F16, 16, 4096), (1, 16));
         assert_eq!(of(Q4_K, 64, 4096), (1, 32));
         assert_eq!(of(Q4_K, 64, 12_288), (2, 64));
         assert_eq!(of(Q6_K, 20, 4096), (1, 32));
+        assert_eq!([F16, Q4_K, Q6_K, Q8_0].map(|ty| of(ty, 512, 28_672)), [(2, 128); 4]);
     }
 }

@@ -1,13 +1,14 @@
 //! The kernels of mixtures, and their sizes.
 
 use super::super::driver::{Device, Function};
-use super::super::kernels::MOST_SHARED;
+use super::super::kernels::{MOST_SHARED, ring_bytes};
 use super::super::matrix::{CHUNK, FORMATS, Form, Format};
 use crate::Error;
 
 const ROUTE: &[u8] = include_bytes!("../kernels/route.fatbin");
 const EXPERTS: &[u8] = include_bytes!("../kernels/experts.fatbin");
 const EXPERTS_GEMM: &[u8] = include_bytes!("../kernels/experts_gemm.fatbin");
+const EXPERTS_HOPPER: &[u8] = include_bytes!("../kernels/experts_hopper.fatbin");
 
 /// Most experts of a mixture, and most that a row uses.
 pub(super) const MOST_EXPERTS: usize = 512;
@@ -18,6 +19,21 @@ pub(super) const ROUTE_SHAPES: [(usize, usize); 3] = [(1, 8), (4, 8), (16, 32)];
 
 /// Rows of a segment for the kernels of `experts.cu`, and, at last, of `experts_gemm.cu`.
 pub(super) const SEGMENT_ROWS: [usize; 4] = [8, 16, 32, 64];
+
+/// Rows of a segment for the kernels of `experts_hopper.cu`.
+pub(super) const WIDE_ROWS: usize = 128;
+
+/// The kernels of `experts_hopper.cu`: name, format, rows of a block, and pieces of its rings.
+const WIDE: [(&str, i32, usize, (usize, usize)); 3] =
+    [("q4k", 8, 128, (3, 9)), ("q6k", 10, 128, (2, 9)), ("mxfp4", 13, 128, (3, 9))];
+
+/// A kernel of `experts_hopper.cu`.
+pub(super) struct Wide {
+    pub(super) format: i32,
+    pub(super) rows: usize,
+    pub(super) shared: usize,
+    pub(super) function: Function,
+}
 
 /// Warps of a block of few rows.
 const FEW_WARPS: usize = 4;
@@ -39,10 +55,13 @@ pub(crate) struct ExpertKernels {
     pub(super) experts_f32: Function,
     pub(super) activate_places: Function,
     pub(super) heads_table: Function,
+    /// The kernels for Hopper, if the GPU has the instructions.
+    pub(super) wide: Vec<Wide>,
+    pub(super) quantize_slots: Function,
 }
 
 impl ExpertKernels {
-    pub(crate) fn load(device: &Device) -> Result<Self, Error> {
+    pub(crate) fn load(device: &Device, hopper: bool) -> Result<Self, Error> {
         let (route, experts, gemm) = (device.load(ROUTE)?, device.load(EXPERTS)?, device.load(EXPERTS_GEMM)?);
         let router = |rows: usize| route.function(&format!("route_{rows}"), 0);
         let few = |format: usize| -> Result<[Function; 4], Error> {
@@ -50,7 +69,16 @@ impl ExpertKernels {
             Ok([kernel(1)?, kernel(8)?, kernel(16)?, kernel(32)?])
         };
         let plain = |name| experts.function(name, 0);
+        let module = device.load(EXPERTS_HOPPER)?;
+        let wide = |(name, format, rows, stages): (&str, i32, usize, (usize, usize))| {
+            let shared = ring_bytes(format, 2, rows, stages) + 1024;
+            let function = module.function(&format!("experts_{name}"), shared)?;
+            Ok(Wide { format, rows, shared, function })
+        };
+        let some = if hopper { &WIDE[..] } else { &[] };
         Ok(Self {
+            wide: some.iter().copied().map(wide).collect::<Result<_, Error>>()?,
+            quantize_slots: module.function("quantize_slots", 0)?,
             route: [router(1)?, router(4)?, router(16)?],
             few: (0..FORMATS).map(few).collect::<Result<_, _>>()?,
             many: (0..FORMATS)
@@ -77,6 +105,8 @@ pub(super) enum Shape {
     Few(usize),
     /// As many as the last entry.
     Many,
+    /// [`WIDE_ROWS`].
+    Wide,
 }
 
 impl Shape {
@@ -91,6 +121,7 @@ impl Shape {
             Self::One => 1,
             Self::Few(index) => SEGMENT_ROWS[index],
             Self::Many => SEGMENT_ROWS[SEGMENT_ROWS.len() - 1],
+            Self::Wide => WIDE_ROWS,
         }
     }
 }

@@ -176,7 +176,7 @@ impl CudaBackend {
         let (kernel, geometry) = match at.shape {
             Shape::One => few(0, &mut p),
             Shape::Few(index) => few(1 + index, &mut p),
-            Shape::Many => {
+            Shape::Many | Shape::Wide => {
                 let stride = if format.form == Form::F16 { 576 } else { 320 };
                 let grid = [units.div_ceil(8), at.most, 1];
                 let shared = 2 * SEGMENT_ROWS[3] * stride;

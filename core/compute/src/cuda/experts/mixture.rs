@@ -56,19 +56,19 @@ struct Downs {
 }
 
 /// Some rows of a mixture.
-struct Part<'a> {
-    spec: &'a Mixture<'a, CudaBackend>,
-    rows: usize,
+pub(super) struct Part<'a> {
+    pub(super) spec: &'a Mixture<'a, CudaBackend>,
+    pub(super) rows: usize,
     /// Addresses of the input's rows, their forms, the scores (if the router is not of floats), and the
     /// output's rows.
-    x: u64,
+    pub(super) x: u64,
     forms: Forms,
     scores: Option<u64>,
     out: u64,
 }
 
 /// Returns the address of a vector, or 0.
-fn address(vector: Option<&Vector>) -> u64 {
+pub(super) fn address(vector: Option<&Vector>) -> u64 {
     vector.map_or(0, |vector| vector.memory.pointer())
 }
 
@@ -78,9 +78,15 @@ fn alone(rows: usize, used: usize, experts: usize) -> bool {
     rows <= 2 || 5 * (rows - 1) * used <= experts
 }
 
-/// Returns the shape of segments for so many pairs: by the rows that an expert has on average.
-fn segment_shape(pairs: usize, experts: usize) -> Shape {
-    Shape::of([3, 9, 24].into_iter().filter(|most| pairs > most * experts).count())
+/// Returns the shape of segments for so many pairs: by the rows that an expert has on average. `wide` says
+/// whether Hopper's kernels have all types of the mixture; they pay where there is enough to do for all
+/// multiprocessors.
+fn segment_shape(pairs: usize, experts: usize, wide: bool) -> Shape {
+    match Shape::of([3, 9, 24].into_iter().filter(|most| pairs > most * experts).count()) {
+        Shape::Many if wide => Shape::Wide,
+        Shape::Few(2) if wide && pairs >= 1024 => Shape::Wide,
+        shape => shape,
+    }
 }
 
 impl CudaBackend {
@@ -104,10 +110,15 @@ impl CudaBackend {
         };
         let mut state = self.state()?;
         state.wait_for_weights(&self.device)?;
-        let needed = spec.up.form() | spec.gate.map_or(0, Experts::form);
-        let forms = self.forms_of(x, needed)?;
         // A multiple of the rows that a router takes at once.
         let most = MOST_PAIRS / used / 64 * 64;
+        let wide = |rows: usize| self.shape(spec, rows) == Shape::Wide;
+        let needed = if wide(x.rows().min(most)) && (x.rows().is_multiple_of(most) || wide(x.rows() % most)) {
+            0
+        } else {
+            spec.up.form() | spec.gate.map_or(0, Experts::form)
+        };
+        let forms = self.forms_of(x, needed)?;
         for first in (0..x.rows()).step_by(most) {
             let from = |width: usize| (first * width * 4) as u64;
             let part = Part {
@@ -138,18 +149,32 @@ impl CudaBackend {
         Ok(scores)
     }
 
+    /// Returns the shape of the segments of so many rows.
+    fn shape(&self, spec: &Mixture<'_, Self>, rows: usize) -> Shape {
+        let ([experts, ..], used) = (spec.up.shape(), spec.routing.used);
+        if alone(rows, used, experts) {
+            Shape::One
+        } else {
+            segment_shape(rows * used, experts, self.has_wide(spec))
+        }
+    }
+
     fn part(&self, space: &mut Space, part: &Part<'_>) -> Result<(), Error> {
         let Part { spec, rows, .. } = *part;
         let ([experts, inner, hidden], used) = (spec.up.shape(), spec.routing.used);
         let pairs = rows * used;
         let alone = alone(rows, used, experts);
-        let shape = if alone { Shape::One } else { segment_shape(pairs, experts) };
+        let shape = self.shape(spec, rows);
         let most = if alone { pairs } else { pairs.min(pairs / shape.rows() + experts) };
         let table = Table::new(&mut space.table, &self.device, pairs, most)?;
         let at = Segments { table, shape, most, known: alone };
         self.route(space, part, table, if alone { 0 } else { shape.rows() })?;
-        let between = self.inner(space, part, &at)?;
         let factors = if spec.routing.weights_input { 0 } else { table.weights };
+        if shape == Shape::Wide {
+            let results = self.wide(space, part, &at)?;
+            return self.combine(part, table, results, factors);
+        }
+        let between = self.inner(space, part, &at)?;
         if let Kind::Tiles { format, tile_row_bytes, factor } = spec.down.0.kind
             && alone
             && let Some(shared) = row_downs_shared(format, used, inner)
@@ -198,6 +223,13 @@ impl CudaBackend {
             out: results,
         };
         self.grouped(&product, &at, between, forms)?;
+        self.combine(part, table, results, factors)
+    }
+
+    /// Adds up each row's results.
+    fn combine(&self, part: &Part<'_>, table: Table, results: u64, factors: u64) -> Result<(), Error> {
+        let Part { spec, rows, .. } = *part;
+        let ([.., hidden], used) = (spec.up.shape(), spec.routing.used);
         let geometry = Geometry { grid: [hidden.div_ceil(256), rows, 1], block: 256, shared: 0 };
         let (bias, out) = (address(spec.down_bias), part.out);
         let (outputs, used, accumulate) = (hidden as i32, used as i32, spec.accumulate as i32);
@@ -293,7 +325,7 @@ impl CudaBackend {
 }
 
 /// Returns the layout of tiles; `None` for floats.
-fn format(experts: &Experts) -> Option<Format> {
+pub(super) fn format(experts: &Experts) -> Option<Format> {
     match experts.0.kind {
         Kind::Tiles { format, .. } => Some(format),
         Kind::Floats => None,
@@ -306,11 +338,16 @@ mod tests {
 
     #[test]
     fn segments_grow_with_the_rows_of_an_expert() {
-        let rows = |rows: usize, used: usize, experts: usize| segment_shape(rows * used, experts).rows();
+        let rows =
+            |rows: usize, used: usize, experts: usize| segment_shape(rows * used, experts, false).rows();
+        let wide =
+            |rows: usize, used: usize, experts: usize| segment_shape(rows * used, experts, true).rows();
         // Qwen3-30B-A3B and gpt-oss-20b.
         assert_eq!([1, 2, 4, 5].map(|n| alone(n, 8, 128)), [true, true, true, false]);
         assert_eq!([1, 2, 3].map(|n| alone(n, 4, 32)), [true, true, false]);
         assert_eq!([16, 64, 256, 2048].map(|n| rows(n, 8, 128)), [8, 16, 32, 64]);
         assert_eq!([8, 16, 64, 2048].map(|n| rows(n, 4, 32)), [8, 8, 16, 64]);
+        assert_eq!([64, 128, 256, 2048].map(|n| wide(n, 8, 128)), [16, 16, 128, 128]);
+        assert_eq!([64, 128, 256, 2048].map(|n| wide(n, 4, 32)), [16, 32, 128, 128]);
     }
 }

@@ -3,9 +3,9 @@
 //! A mixture is a few launches, however many experts there are, and the host learns nothing of the rows'
 //! choices, so that a pass can be recorded. `kernels/route.cu` scores the experts, chooses each row's and
 //! sorts the rows by expert; `kernels/experts.cu` (few rows of an expert) and `kernels/experts_gemm.cu`
-//! (many) multiply gates and ups and apply the activation, then multiply the downs; the last step adds up a
-//! row's results in the order of the experts' numbers. For one row or two, where launches take longest, the
-//! downs and their sum are one launch.
+//! (many; on Hopper `kernels/experts_hopper.cu`) multiply gates and ups and apply the activation, then
+//! multiply the downs; the last step adds up a row's results in the order of the experts' numbers. For one
+//! row or two, where launches take longest, the downs and their sum are one launch.
 //!
 //! Sums are those of all other products, chunk by chunk, so a row's results depend neither on the kernels nor
 //! on the rows that chose the same experts.
@@ -14,6 +14,7 @@ mod heads;
 mod kernels;
 mod launch;
 mod mixture;
+mod wide;
 
 use super::buffer::FormSet;
 use super::driver::Memory;

@@ -8,8 +8,8 @@
 // - `q32` for types with a scale for 32 weights: signed bytes, a scale for 32 columns and that scale times their sum;
 // - `f16` for floats: half floats and a power of two for 256 columns, which is 1 unless a number is too large.
 //
-// Hopper's kernels for many rows (`hopper.cu`) read two of them another way: `t256` has the codes of `q256` as half floats, `t16`
-// the half floats of `f16`. There 64 columns of all rows lie together, 128 bytes a row, as the copy engine takes them
+// Hopper's kernels for many rows (`hopper_gemm.cuh`) read them another way: `t256` and `t32` have the codes of `q256` and `q32` as
+// half floats, `t16` the half floats of `f16`. There 64 columns of all rows lie together, 128 bytes a row, as the copy engine takes them
 // to shared memory and `wgmma` wants them there (see `row_operand`). Of every 16 columns the codes are in the order 0 2 4 6 8 10 12
 // 14 1 3 5 7 9 11 13 15, which is how a word of four weights comes apart.
 //
@@ -33,10 +33,13 @@ struct Forms {
     float* td256;    // [chunks, room256]
     u8* t16;         // [padded / 64, room16, 128]
     float* tscale16; // [chunks, room16]
+    u8* t32;         // [padded / 64, room32, 128]
+    float* td32;     // [padded / 32, room32]
     int padded;
     int chunks;
     int room256;
     int room16;
+    int room32;
 };
 
 __device__ __forceinline__ int fragment_offset(int block, int word) {
@@ -64,11 +67,19 @@ __device__ __forceinline__ u32 code_halves(u32 codes, int shift) {
     return *reinterpret_cast<u32*>(&h);
 }
 
-// Where a lane's quarter of a chunk of a row is in `t256` and `t16`, and in there 16 bytes.
+// Where a lane's quarter of a chunk of a row is in `t256`, `t32` and `t16`, and in there 16 bytes.
 __device__ __forceinline__ u8* tile_row(u8* tiles, int room, int row, int chunk) {
     return tiles + ((size_t)(chunk * 4 + threadIdx.x % 32 / 8) * room + row) * 128;
 }
 __device__ __forceinline__ int tile_unit(int row, int unit) { return (unit ^ row % 8) * 16; }
+
+// Writes a lane's eight codes as half floats.
+__device__ __forceinline__ void put_code_halves(u8* tile_row, int row, u32 low, u32 high) {
+    const int lane = threadIdx.x % 32, unit = lane % 8 / 2 * 2;
+    u8* out = tile_row + lane % 2 * 8;
+    *(uint2*)(out + tile_unit(row, unit)) = {code_halves(low, 0), code_halves(high, 0)};
+    *(uint2*)(out + tile_unit(row, unit + 1)) = {code_halves(low, 8), code_halves(high, 8)};
+}
 
 // Writes the forms that are asked for (those with memory) of one chunk. Lane `l` has columns 8 l ..; those past the end
 // are zeros.
@@ -100,17 +111,14 @@ __device__ __forceinline__ void put_forms(const Forms& f, int row, int chunk, co
         if (f.t256) {
             const size_t row_at = (size_t)chunk * f.room256 + row;
             if (inside) {
-                uint2 even = {code_halves(low, 0), code_halves(high, 0)}, odd = {code_halves(low, 8), code_halves(high, 8)};
-                u8* out = tile_row(f.t256, f.room256, row, chunk) + lane % 2 * 8;
-                *(uint2*)(out + tile_unit(row, lane % 8 / 2 * 2)) = even;
-                *(uint2*)(out + tile_unit(row, lane % 8 / 2 * 2 + 1)) = odd;
+                put_code_halves(tile_row(f.t256, f.room256, row, chunk), row, low, high);
                 u8* sums = f.tsums + (row_at - row % 8) * 32 + lane / 16 * 128 + row % 8 * 16;
                 if (lane % 2 == 0) ((__half*)sums)[s % 8] = __int2half_rn(sum);
             }
             if (lane == 0) f.td256[row_at] = d;
         }
     }
-    if (f.q32) {
+    if (f.q32 || f.t32) {
         float max = largest;
         max = fmaxf(max, __shfl_xor_sync(~0u, max, 1));
         max = fmaxf(max, __shfl_xor_sync(~0u, max, 2));
@@ -120,7 +128,11 @@ __device__ __forceinline__ void put_forms(const Forms& f, int row, int chunk, co
         sum += __shfl_xor_sync(~0u, sum, 1);
         sum += __shfl_xor_sync(~0u, sum, 2);
         int block = lane / 4, word = lane % 4 * 2;
-        if (inside) {
+        if (f.t32 && inside) {
+            put_code_halves(tile_row(f.t32, f.room32, row, chunk), row, low, high);
+            if (lane % 4 == 0) f.td32[(size_t)(column / 32) * f.room32 + row] = d;
+        }
+        if (f.q32 && inside) {
             u8* out = f.q32 + (size_t)row * f.padded + chunk * CHUNK;
             *(u32*)(out + fragment_offset(block, word)) = low;
             *(u32*)(out + fragment_offset(block, word + 1)) = high;

@@ -57,10 +57,12 @@ __device__ __forceinline__ void products_wait() {
 }
 
 // Rows of 64 halves in shared memory, 128 bytes each, whose 16-byte units are exchanged: unit `u` of row `r` is at
-// `u ^ r % 8`. `at` is the first row's address plus 32 bytes for every 16 columns; rows begin at a multiple of 1024.
+// `u ^ r % 8`. Rows begin at a multiple of 1024.
 __device__ __forceinline__ u64 row_operand(u32 at) {
     return (u64)((at & 0x3ffff) >> 4) | (u64)1 << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
 }
+// The same rows from a later column on, a multiple of 16.
+__device__ __forceinline__ u64 columns_on(u64 operand, int columns) { return operand + columns * 2 / 16; }
 
 // Rows of 16 halves, 32 bytes each, eight rows at a time: their first 16 bytes, then their last.
 __device__ __forceinline__ u64 sum_operand(u32 at) {
