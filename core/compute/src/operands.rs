@@ -224,6 +224,13 @@ pub struct Mixture<'a, B: Backend> {
     pub down_bias: Option<&'a B::Vector>,
     /// The activation between the matrices.
     pub activation: Activation,
+    /// Adapters that change the gates; empty without adapters. Their pairs have two matrices for each expert,
+    /// of which a row gets those of its own experts.
+    pub gate_lora: &'a [Lora<'a, B>],
+    /// Adapters that change the ways up.
+    pub up_lora: &'a [Lora<'a, B>],
+    /// Adapters that change the ways down.
+    pub down_lora: &'a [Lora<'a, B>],
     /// Adds to the contents of the output instead of replacing them.
     pub accumulate: bool,
 }

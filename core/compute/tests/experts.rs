@@ -3,10 +3,10 @@
 #[allow(dead_code, reason = "other tests use the rest")]
 mod common;
 
-use common::mixture::{Case, Weights};
+use common::mixture::{Adapter, Case, Weights};
 use common::{Random, backends, buffer, relative_error};
 use realm_compute::cpu::CpuBackend;
-use realm_compute::{Activation, Backend, Error, Gating, Groups, Mixture, Routing};
+use realm_compute::{Activation, Backend, Error, Gating, Groups, Lora, LoraRow, Mixture, Routing};
 use realm_gguf::TensorType;
 
 /// Types of experts, of every family of kernels.
@@ -56,6 +56,63 @@ fn mixtures_equal_a_loop_over_each_rows_experts() {
                     let alone = case.run(b, loaded, &row(&x, i), &row(&before, i));
                     assert!(alone == got, "row {i} alone, {what}");
                 }
+            }
+        }
+    }
+}
+
+/// Two adapters, one of which changes two of the matrices only, and rows without one.
+#[test]
+fn rows_with_adapters_of_experts_equal_a_loop_and_keep_their_bits_in_any_company() {
+    let mut random = Random(31);
+    let floats = [TensorType::F32, TensorType::F16, TensorType::BF16];
+    for (round, ty) in TYPES.into_iter().cycle().take(15).enumerate() {
+        let mut case = Case::random(ty, &mut random);
+        if case.router.ty != TensorType::F32 {
+            let shape = case.router.shape;
+            case.router = Weights::new(TensorType::F32, shape, &mut random);
+        }
+        let of = [[true, true, true], [false, true, true], [true, false, false]][round % 3];
+        for (rank, of) in [([1, 5, 16, 33][round % 4], [true; 3]), (3, of)] {
+            let adapter = Adapter::new(floats[round % 3], &case, rank, of, &mut random);
+            case.adapters.push(adapter);
+        }
+        let (hidden, rows) = (case.hidden(), 19);
+        let x = random.floats(rows * hidden, 1.0);
+        let before = random.floats(rows * hidden, 1.0);
+        let uses: Vec<Option<usize>> = (0..rows).map(|row| [Some(0), Some(1), None][row * 7 % 3]).collect();
+        let row = |x: &[f32], row: usize| x[row * hidden..][..hidden].to_vec();
+        let want: Vec<f64> =
+            (0..rows).flat_map(|i| case.want_adapted(&row(&x, i), &row(&before, i), uses[i])).collect();
+        let mut first: Option<Vec<f32>> = None;
+        for b in backends() {
+            let (loaded, pairs) = (case.load(&b), case.pairs(&b));
+            let got = case.run_adapted(&b, (&loaded, &pairs), &x, &before, &uses);
+            let error = relative_error(&got, &want);
+            let exact = ty.block_len() == 1 && case.activation != Activation::Gelu;
+            let bound = if ty.block_len() > 1 {
+                1e-1
+            } else if exact {
+                1e-5
+            } else {
+                1e-3
+            };
+            let what = format!("{ty}, {:?} on {}", case.routing, b.description());
+            assert!(error < bound, "{what}: {error:.2e}");
+            assert!(first.get_or_insert_with(|| got.clone()) == &got, "{what}");
+            let plain = case.run(&b, &loaded, &x, &before);
+            for (i, got) in got.chunks_exact(hidden).enumerate() {
+                let alone = match uses[i] {
+                    // Without an adapter in the operation.
+                    None => plain[i * hidden..][..hidden].to_vec(),
+                    used => {
+                        let (x, before) = (row(&x, i), row(&before, i));
+                        case.run_adapted(&b, (&loaded, &pairs), &x, &before, &[used])
+                    }
+                };
+                assert!(alone == got, "row {i} alone, {what}");
+                let differs = plain[i * hidden..][..hidden] != *got;
+                assert_eq!(differs, uses[i].is_some(), "row {i}, {what}");
             }
         }
     }
@@ -142,6 +199,9 @@ fn what_does_not_fit_is_refused() {
         up_bias: None,
         down_bias: None,
         activation: Activation::Silu,
+        gate_lora: &[],
+        up_lora: &[],
+        down_lora: &[],
         accumulate: false,
     };
     let refused = |spec: Mixture<'_, CpuBackend>| {
@@ -153,6 +213,19 @@ fn what_does_not_fit_is_refused() {
     refused(Mixture { gate: Some(&down), ..spec() });
     refused(Mixture { up_bias: Some(&vec![0.0; 24]), ..spec() });
     refused(Mixture { accumulate: true, ..spec() });
+    // Adapters: of other shapes, of rows that do not exist, and of a gate that does not exist.
+    let pair = |a: [usize; 3], second: [usize; 3]| {
+        weights(a).with_all(|a| weights(second).with_all(|second| b.low_rank(a, second))).unwrap()
+    };
+    let (fits, other) = (pair([4, 2, 16], [4, 24, 2]), pair([3, 2, 16], [3, 24, 2]));
+    let row = |row: u32| [LoraRow { row, scale: 1.0 }];
+    for (pair, row) in [(&other, row(0)), (&fits, row(2))] {
+        refused(Mixture { up_lora: &[Lora { pair, scale: 1.0, rows: &row }], ..spec() });
+    }
+    refused(Mixture { gate_lora: &[Lora { pair: &fits, scale: 1.0, rows: &row(0) }], ..spec() });
+    refused(Mixture { down_lora: &[Lora { pair: &fits, scale: 1.0, rows: &row(0) }], ..spec() });
+    let up_lora = [Lora { pair: &fits, scale: 1.0, rows: &row(1) }];
+    b.mixture(&x, &Mixture { up_lora: &up_lora, ..spec() }, &mut b.buffer(0, 16).unwrap()).unwrap();
     refused(Mixture { activation: Activation::ClampedSwiglu { alpha: 1.0, limit: 1.0 }, ..spec() });
     for used in [0, 5] {
         refused(Mixture { routing: Routing { used, ..routing }, ..spec() });

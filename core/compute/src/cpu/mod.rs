@@ -232,21 +232,7 @@ impl Backend for CpuBackend {
     fn matmul(&self, x: &Buffer, jobs: &mut [MatMul<'_, Self>]) -> Result<(), Error> {
         let mut products = Vec::with_capacity(jobs.len());
         for job in jobs {
-            expect("the width of a product's input", x.columns, job.weight.columns())?;
-            expect("the width of a product's output", job.out.columns, job.weight.rows())?;
-            if let Some(bias) = job.bias {
-                expect("the length of a bias", bias.len(), job.weight.rows())?;
-            }
-            if job.accumulate {
-                expect("the rows to add to", job.out.rows, x.rows)?;
-            }
-            for lora in job.lora {
-                expect("the inputs of an adapter", lora.pair.inputs(), x.columns)?;
-                expect("the outputs of an adapter", lora.pair.outputs(), job.weight.rows())?;
-                if let Some(bad) = lora.rows.iter().find(|r| r.row as usize >= x.rows) {
-                    return Err(Error::InvalidArgument(format!("row {} of {}", bad.row, x.rows)));
-                }
-            }
+            checks::product(self, x, job)?;
             job.out.set_rows(x.rows);
             products.push(matmul::Product {
                 matrix: job.weight,
@@ -445,5 +431,9 @@ impl Sizes for CpuBackend {
 
     fn experts_shape(experts: &Experts) -> [usize; 3] {
         experts.shape()
+    }
+
+    fn low_rank_shape(pair: &LowRank) -> [usize; 3] {
+        pair.shape()
     }
 }

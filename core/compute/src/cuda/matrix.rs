@@ -219,16 +219,14 @@ impl Uploader {
         Ok(Matrix { rows, columns, kind, memory })
     }
 
-    /// Uploads a tensor as single-precision floats, whatever its type.
+    /// Uploads a tensor of GGUF shape `[columns, rows, count]` as single-precision floats, whatever its type.
     pub(crate) fn floats(
         &mut self,
         device: &Arc<Device>,
         kernels: &Kernels,
         tensor: &Tensor<'_>,
-    ) -> Result<Matrix, Error> {
-        checks::matrix(tensor, i32::MAX as usize)?;
-        let Stack { rows, columns, kind, memory, .. } = self.upload(device, kernels, tensor, None)?;
-        Ok(Matrix { rows, columns, kind, memory })
+    ) -> Result<Stack, Error> {
+        self.upload(device, kernels, tensor, None)
     }
 
     /// Uploads a tensor of GGUF shape `[columns, rows, count]`.

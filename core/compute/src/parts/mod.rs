@@ -25,7 +25,7 @@ use crate::{
     LayerPlace, MatMul, Mixture, Norm, PageFormat,
 };
 pub use buffer::Buffer;
-use convert::{attention_on, matmul_on, mixture_on, norm_on};
+use convert::{attention_on, loras_on, matmul_on, mixture_on, norm_on};
 pub use member::Part;
 use member::{AnyCache, AnyExperts, AnyLowRank, AnyMatrix, AnyVector, Member, on};
 pub use plan::{Place, Plan, Sizes};
@@ -299,7 +299,10 @@ impl Backend for PartsBackend {
             false => out.fill(&self.parts, part, rows)?,
         };
         on!(&self.parts[part], |b| {
-            let spec = mixture_on(&**b, spec, part)?;
+            let loras = [spec.gate_lora, spec.up_lora, spec.down_lora];
+            let [gate, up, down] = loras.map(|loras| loras_on(&**b, loras, part));
+            let (gate, up, down) = (gate?, up?, down?);
+            let spec = mixture_on(&**b, spec, part, [&gate, &up, &down])?;
             b.mixture(b.buffer_in(x.get()?)?, &spec, b.buffer_in_mut(out)?)
         })
     }

@@ -99,6 +99,15 @@ impl Family {
 mod tests {
     use super::*;
 
+    /// Adapters, which have Hugging Face's order of rows, go by the architecture.
+    #[test]
+    fn a_familys_order_of_rows_is_the_architectures() {
+        for family in ALL {
+            let architecture = realm_model::Architecture::from_name(family.name).unwrap();
+            assert_eq!(architecture.reorders_heads(), family.permuted, "{}", family.name);
+        }
+    }
+
     #[test]
     fn the_guide_lists_every_class() {
         let guide = include_str!("../../../../docs/guide/converting.md");

@@ -9,6 +9,7 @@ mod files;
 mod writer;
 
 mod batch;
+mod experts;
 mod merged;
 mod refuse;
 

@@ -8,6 +8,7 @@ use crate::Error;
 const ROUTE: &[u8] = include_bytes!("../kernels/route.fatbin");
 const EXPERTS: &[u8] = include_bytes!("../kernels/experts.fatbin");
 const EXPERTS_GEMM: &[u8] = include_bytes!("../kernels/experts_gemm.fatbin");
+const EXPERTS_LORA: &[u8] = include_bytes!("../kernels/experts_lora.fatbin");
 
 /// Most experts of a mixture, and most that a row uses.
 pub(super) const MOST_EXPERTS: usize = 512;
@@ -39,11 +40,15 @@ pub(crate) struct ExpertKernels {
     pub(super) experts_f32: Function,
     pub(super) activate_places: Function,
     pub(super) heads_table: Function,
+    pub(super) lora_inner: Function,
+    pub(super) lora_outer: Function,
+    pub(super) activate_adapted: Function,
 }
 
 impl ExpertKernels {
     pub(crate) fn load(device: &Device) -> Result<Self, Error> {
         let (route, experts, gemm) = (device.load(ROUTE)?, device.load(EXPERTS)?, device.load(EXPERTS_GEMM)?);
+        let lora = device.load(EXPERTS_LORA)?;
         let router = |rows: usize| route.function(&format!("route_{rows}"), 0);
         let few = |format: usize| -> Result<[Function; 4], Error> {
             let kernel = |rows: usize| experts.function(&format!("few_{rows}_{format}"), MOST_SHARED);
@@ -64,6 +69,9 @@ impl ExpertKernels {
             experts_f32: plain("experts_f32")?,
             activate_places: plain("activate_places")?,
             heads_table: plain("heads_table")?,
+            lora_inner: lora.function("experts_lora_inner", 0)?,
+            lora_outer: lora.function("experts_lora_outer", 0)?,
+            activate_adapted: lora.function("activate_adapted", 0)?,
         })
     }
 }
