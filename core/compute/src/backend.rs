@@ -215,7 +215,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
         Ok(())
     }
 
-    /// Fills a buffer's rows from the host, `[rows * columns]`.
+    /// Replaces a buffer's rows with rows from the host, `[rows * columns]`.
     fn write(&self, values: &[f32], x: &mut Self::Buffer) -> Result<(), Error>;
 
     /// Number of rows in a buffer.

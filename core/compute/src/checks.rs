@@ -42,6 +42,14 @@ pub(crate) fn row(row: usize, rows: usize) -> Result<(), Error> {
     Err(Error::InvalidArgument(format!("row {row} of {rows}")))
 }
 
+/// Returns the number of rows of `columns` numbers that `values` numbers are.
+pub(crate) fn whole_rows(values: usize, columns: usize) -> Result<usize, Error> {
+    if columns > 0 && values.is_multiple_of(columns) {
+        return Ok(values / columns);
+    }
+    Err(Error::InvalidArgument(format!("{values} numbers are no rows of {columns}")))
+}
+
 /// Returns the `k` that a caller of [`Backend::top_k`] asks for, from the columns of its output.
 pub(crate) fn top_k(columns: usize) -> Result<usize, Error> {
     if columns.is_multiple_of(2) && (2..=2 * MOST_BEST).contains(&columns) {

@@ -395,7 +395,7 @@ impl Backend for CpuBackend {
     }
 
     fn write(&self, values: &[f32], x: &mut Buffer) -> Result<(), Error> {
-        expect("the length of values", values.len(), x.data().len())?;
+        x.set_rows(checks::whole_rows(values.len(), x.columns)?);
         x.data_mut().copy_from_slice(values);
         Ok(())
     }

@@ -377,8 +377,9 @@ impl Backend for CudaBackend {
     }
 
     fn write(&self, values: &[f32], x: &mut Buffer) -> Result<(), Error> {
-        expect("the length of values", values.len(), x.rows() * x.columns)?;
+        let rows = checks::whole_rows(values.len(), x.columns)?;
         let _state = self.state()?;
+        x.set_rows(rows)?;
         x.changed();
         x.data_mut().write(0, values)
     }
