@@ -3,7 +3,7 @@
 //! Reading order: [`format`] says how weights lie in memory; `pack` and `matrix` bring them there.
 //! `activations` is the other operand, `matmul` multiplies, `experts` multiplies with a row's own matrices,
 //! and `lora` adds the adapters. `cache` and `attention` are the paged KV cache and its reader; `norms` and
-//! `elementwise` have the remaining operations. `pool` is the threads, `lanes` and `wide` are the vectors.
+//! `elementwise` have the remaining operations, `inputs` observes what matrices are multiplied with. `pool` is the threads, `lanes` and `wide` are the vectors.
 
 mod activations;
 mod aligned;
@@ -13,6 +13,7 @@ mod cores;
 mod elementwise;
 mod experts;
 mod format;
+mod inputs;
 mod isa;
 mod lanes;
 mod lora;
@@ -25,6 +26,7 @@ pub(crate) mod pool;
 pub mod row;
 mod wide;
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use realm_gguf::Tensor;
@@ -35,6 +37,7 @@ use crate::{
 };
 pub use cache::Cache;
 pub use experts::Experts;
+pub use inputs::InputSums;
 pub use isa::Isa;
 pub use lora::LowRank;
 pub use matrix::{FloatPanels, Matrix, Packed, weight_bytes};
@@ -51,6 +54,8 @@ pub struct CpuBackend {
     workspace: Mutex<matmul::Workspace>,
     attention: Vec<Mutex<attention::Space>>,
     experts: Mutex<experts::Space>,
+    /// Sums over the inputs of matrices, if this backend observes them.
+    inputs: Option<inputs::Inputs>,
 }
 
 /// Activations in memory, `[rows, columns]`.
@@ -112,7 +117,20 @@ impl CpuBackend {
             .map_err(|e| Error::InvalidArgument(format!("cannot start {threads} threads: {e}")))?;
         let attention = (0..threads).map(|_| Mutex::default()).collect();
         let workspace = Mutex::new(matmul::Workspace::new(threads));
-        Ok(Self { pool, isa, workspace, attention, experts: Mutex::new(experts::Space::new(threads)) })
+        let experts = Mutex::new(experts::Space::new(threads));
+        Ok(Self { pool, isa, workspace, attention, experts, inputs: None })
+    }
+
+    /// Creates a backend that adds up the squares of all inputs of matrices, by the name of their tensors:
+    /// see [`take_inputs`](Self::take_inputs).
+    pub fn observing(threads: usize) -> Result<Self, Error> {
+        Ok(Self { inputs: Some(inputs::Inputs::default()), ..Self::new(threads)? })
+    }
+
+    /// Returns the sums of the inputs since the last call; none unless this backend
+    /// [observes](Self::observing) them.
+    pub fn take_inputs(&self) -> BTreeMap<String, InputSums> {
+        self.inputs.as_ref().map_or_else(BTreeMap::new, inputs::Inputs::take)
     }
 
     /// Calls `each(row, x[row])` for every row, on all threads if there is enough work: `cost` is about as
@@ -154,11 +172,19 @@ impl Backend for CpuBackend {
     }
 
     fn matrix(&self, tensor: &Tensor<'_>) -> Result<Matrix, Error> {
-        Matrix::new(&self.pool, tensor)
+        let matrix = Matrix::new(&self.pool, tensor)?;
+        if let Some(inputs) = &self.inputs {
+            inputs.name(matrix.address(), &tensor.info.name);
+        }
+        Ok(matrix)
     }
 
     fn experts(&self, tensor: &Tensor<'_>) -> Result<Experts, Error> {
-        Experts::new(&self.pool, tensor)
+        let experts = Experts::new(&self.pool, tensor)?;
+        if let Some(inputs) = &self.inputs {
+            inputs.name(experts.address(), &tensor.info.name);
+        }
+        Ok(experts)
     }
 
     fn low_rank(&self, a: &Tensor<'_>, b: &Tensor<'_>) -> Result<LowRank, Error> {
@@ -233,6 +259,10 @@ impl Backend for CpuBackend {
         let mut products = Vec::with_capacity(jobs.len());
         for job in jobs {
             checks::product(self, x, job)?;
+            if let Some(inputs) = &self.inputs {
+                let rows = (0..x.rows).map(|row| (0, x.row(row)));
+                inputs.add(job.weight.address(), [1, x.columns], rows);
+            }
             job.out.set_rows(x.rows);
             products.push(matmul::Product {
                 matrix: job.weight,
@@ -257,6 +287,11 @@ impl Backend for CpuBackend {
 
     fn each_head(&self, x: &Buffer, w: &Experts, out: &mut Buffer) -> Result<(), Error> {
         checks::each_head(self, x, w, out)?;
+        if let Some(inputs) = &self.inputs {
+            let [heads, _, columns] = w.shape();
+            let of = |row: usize| x.row(row).chunks_exact(columns).enumerate();
+            inputs.add(w.address(), [heads, columns], (0..x.rows).flat_map(of));
+        }
         out.set_rows(x.rows);
         let mut space = self.experts.lock().unwrap_or_else(|e| e.into_inner());
         experts::each_head(&self.pool, self.isa, &mut space, x, w, out);

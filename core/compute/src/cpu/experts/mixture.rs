@@ -121,6 +121,7 @@ pub(crate) fn mixture(
     let plan = sorted.as_ref().and_then(|downs| Plan::new(downs.changes(spec.down_lora)));
     let changes = Changes::new(on, plan, (between, inner), low_rank);
     call.outer(grouped, hidden, between, changes.as_ref(), threads, out);
+    call.observe(grouped, between);
 }
 
 /// The columns of a panel of `outputs`.
@@ -152,6 +153,26 @@ fn add_bias(x: &mut [f32], bias: Option<&Vec<f32>>, expert: usize, outputs: usiz
 }
 
 impl Call<'_> {
+    /// Adds up the inputs of all matrices, if the backend observes them.
+    fn observe(&self, grouped: &Grouped, between: &[f32]) {
+        let (spec, x) = (self.spec, self.x);
+        let Some(inputs) = &self.backend.inputs else { return };
+        let [experts, inner, columns] = spec.up.shape();
+        inputs.add(spec.router.address(), [1, columns], (0..x.rows()).map(|row| (0, x.row(row))));
+        let pairs = || {
+            grouped.groups.iter().flat_map(|group| {
+                let expert = group.expert;
+                group.pairs.clone().map(move |pair| (expert, pair))
+            })
+        };
+        for matrices in [spec.gate, Some(spec.up)].into_iter().flatten() {
+            let rows = pairs().map(|(expert, pair)| (expert, x.row(grouped.pairs[pair].row as usize)));
+            inputs.add(matrices.address(), [experts, columns], rows);
+        }
+        let rows = pairs().map(|(expert, pair)| (expert, &between[pair * inner..][..inner]));
+        inputs.add(spec.down.address(), [experts, inner], rows);
+    }
+
     /// Computes every row's scores.
     fn score(&self, router: &mut Router, input: &Inputs, threads: &[Mutex<ThreadSpace>]) {
         let Self { spec, x, isa, .. } = *self;

@@ -48,6 +48,11 @@ impl Experts {
         [self.count, self.outputs, self.matrix.columns()]
     }
 
+    /// Where the weights lie.
+    pub(super) fn address(&self) -> usize {
+        self.matrix.address()
+    }
+
     /// Panels of one matrix.
     fn panels(&self) -> usize {
         self.outputs.div_ceil(PANEL)
