@@ -8,7 +8,7 @@ use common::mixture::{Adapter, Case, Weights};
 use common::{Random, buffer, contents, gpu, relative_error};
 use realm_compute::cpu::{CpuBackend, Isa};
 use realm_compute::cuda::CudaBackend;
-use realm_compute::{Activation, Backend, Batch, Error, Gating, Groups, Routing, Want};
+use realm_compute::{Activation, Backend, Batch, Error, Gating, GroupRank, Groups, Routing, Want};
 use realm_gguf::TensorType;
 
 /// Largest difference from the CPU: `|got - want| / |want|`. Codes of hidden numbers may be rounded
@@ -81,7 +81,7 @@ fn every_routing_and_activation_equals_the_cpu() {
             let mut router = Weights::new(TensorType::F32, [1, experts, hidden], &mut random);
             router.values.iter_mut().for_each(|x| *x /= (hidden as f32).sqrt());
             router.data = router.values.iter().flat_map(|x| x.to_le_bytes()).collect();
-            let groups = (round % 2 == 0).then_some(Groups { count: 4, used: 2 });
+            let groups = (round % 2 == 0).then_some(Groups { count: 4, used: 2, rank: GroupRank::BestTwo });
             let case = Case {
                 routing: Routing {
                     used: [1, 3, 6, 5][round % 4],

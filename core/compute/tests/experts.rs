@@ -6,7 +6,7 @@ mod common;
 use common::mixture::{Adapter, Case, Weights};
 use common::{Random, backends, buffer, relative_error};
 use realm_compute::cpu::CpuBackend;
-use realm_compute::{Activation, Backend, Error, Gating, Groups, Lora, LoraRow, Mixture, Routing};
+use realm_compute::{Activation, Backend, Error, Gating, GroupRank, Groups, Lora, LoraRow, Mixture, Routing};
 use realm_gguf::TensorType;
 
 /// Types of experts, of every family of kernels.
@@ -115,6 +115,35 @@ fn rows_with_adapters_of_experts_equal_a_loop_and_keep_their_bits_in_any_company
                 assert_eq!(differs, uses[i].is_some(), "row {i}, {what}");
             }
         }
+    }
+}
+
+#[test]
+fn groups_compete_by_their_best_expert_or_by_their_best_two() {
+    let mut random = Random(8);
+    let (hidden, b) = (8, CpuBackend::new(1).unwrap());
+    // Of the first group one expert is the best, of the second two are good.
+    let scores = [3.0, -9.0, 2.0, 2.0];
+    let mut case = Case::random(TensorType::F32, &mut random);
+    let weights = |shape, random: &mut Random| Weights::new(TensorType::F32, shape, random);
+    case.router = weights([1, 4, hidden], &mut random);
+    case.router.values = scores.iter().flat_map(|&s| std::iter::once(s).chain([0.0; 7])).collect();
+    case.router.data = case.router.values.iter().flat_map(|x| x.to_le_bytes()).collect();
+    (case.gate, case.activation, case.accumulate) = (None, Activation::Silu, false);
+    case.up = weights([4, 8, hidden], &mut random);
+    case.down = weights([4, hidden, 8], &mut random);
+    (case.router_bias, case.selection_bias, case.biases) = (None, None, None);
+    let x = [&[1.0], &random.floats(7, 1.0)[..]].concat();
+    for (rank, experts) in [(GroupRank::Best, [0, 1]), (GroupRank::BestTwo, [2, 3])] {
+        let groups = Some(Groups { count: 2, used: 1, rank });
+        case.routing =
+            Routing { used: 2, gating: Gating::Sigmoid, groups, weights_input: false, ..case.routing };
+        let got = case.run(&b, &case.load(&b), &x, &[0.0; 8]);
+        let mut chosen: Vec<usize> =
+            case.route(&x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>()).iter().map(|c| c.0).collect();
+        chosen.sort_unstable();
+        assert_eq!(chosen, experts);
+        assert!(relative_error(&got, &case.want(&x, &[0.0; 8])) < 1e-5, "{rank:?}");
     }
 }
 
@@ -230,7 +259,8 @@ fn what_does_not_fit_is_refused() {
     for used in [0, 5] {
         refused(Mixture { routing: Routing { used, ..routing }, ..spec() });
     }
-    for groups in [Groups { count: 3, used: 1 }, Groups { count: 4, used: 1 }, Groups { count: 2, used: 3 }] {
+    for (count, used) in [(3, 1), (4, 1), (2, 3)] {
+        let groups = Groups { count, used, rank: GroupRank::BestTwo };
         refused(Mixture { routing: Routing { groups: Some(groups), ..routing }, ..spec() });
     }
     let wrong = weights([1, 5, 16]).with(|tensor| b.matrix(tensor)).unwrap();

@@ -164,7 +164,11 @@ impl Backend for CudaBackend {
     }
 
     fn supports(&self, feature: Feature) -> bool {
-        !matches!(feature, Feature::HeadDim(dim) if dim > kernels::MOST_HEAD_DIM)
+        match feature {
+            Feature::HeadDim(dim) => dim <= kernels::MOST_HEAD_DIM,
+            Feature::GroupsByBest => false,
+            _ => true,
+        }
     }
 
     fn matrix(&self, tensor: &Tensor<'_>) -> Result<Matrix, Error> {

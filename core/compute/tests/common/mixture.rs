@@ -1,6 +1,6 @@
 //! Mixtures of experts with made-up weights, for every backend.
 
-use realm_compute::{Activation, Backend, Gating, Groups, Lora, LoraRow, Mixture, Routing, quant};
+use realm_compute::{Activation, Backend, Gating, GroupRank, Groups, Lora, LoraRow, Mixture, Routing, quant};
 use realm_gguf::{Tensor, TensorInfo, TensorType};
 
 use super::{Random, blocks, buffer, contents};
@@ -104,7 +104,11 @@ impl Case {
         let (hidden, inner) = (whole * (1 + pick(512 / whole)), whole * (1 + pick(300 / whole)));
         let count = 1 + pick(4);
         let experts = count * (2 + pick(5));
-        let groups = (pick(2) == 0).then(|| Groups { count: count as usize, used: 1 + pick(count) as usize });
+        let groups = (pick(2) == 0).then(|| Groups {
+            count: count as usize,
+            used: 1 + pick(count) as usize,
+            rank: GroupRank::BestTwo,
+        });
         let most = groups.map_or(experts, |groups| groups.used as u64 * (experts / count));
         let routing = Routing {
             used: 1 + pick(most.min(6)) as usize,
@@ -252,13 +256,13 @@ impl Case {
         };
         let mut keys = probabilities.clone();
         add(&mut keys, &self.selection_bias);
-        if let Some(Groups { count, used }) = groups {
+        if let Some(Groups { count, used, rank }) = groups {
             let size = keys.len() / count;
             let mut ranks: Vec<(f64, usize)> = (0..count)
                 .map(|group| {
                     let mut of = keys[group * size..][..size].to_vec();
                     of.sort_by(|a, b| b.total_cmp(a));
-                    (of.iter().take(2).sum(), group)
+                    (of.iter().take(if rank == GroupRank::Best { 1 } else { 2 }).sum(), group)
                 })
                 .collect();
             ranks.sort_by(|a, b| b.0.total_cmp(&a.0));

@@ -50,6 +50,7 @@ const OTHERS: &[(&str, LayerTensor)] = &[
     ("block_sparse_moe.router.layer", LayerTensor::Router),
     ("mlp.gate.e_score_correction_bias", LayerTensor::SelectionBias),
     ("mlp.gate.expert_bias", LayerTensor::SelectionBias),
+    ("mlp.moe_statics.e_score_correction_bias", LayerTensor::SelectionBias),
     ("mlp.shared_expert_gate", LayerTensor::SharedRouter),
     ("mlp.experts.gate_proj", LayerTensor::ExpertGates),
     ("mlp.experts.up_proj", LayerTensor::ExpertUps),

@@ -9,7 +9,7 @@ use super::adapters::Products;
 use super::kernels::{MOST_EXPERTS, MOST_USED, ROUTE_SHAPES, Shape, row_downs_shared};
 use super::launch::{Mode, Product, Segments, Table};
 use super::{Experts, Space};
-use crate::{Backend, Error, Gating, MatMul, Mixture, checks};
+use crate::{Backend, Error, Gating, GroupRank, MatMul, Mixture, checks};
 
 /// Pairs of a row and an expert that go at once; this bounds the work memory.
 const MOST_PAIRS: usize = 32_768;
@@ -95,6 +95,11 @@ impl CudaBackend {
                 "CUDA has mixtures of at most {MOST_EXPERTS} experts, {MOST_USED} for a row, not {used} of \
                  {experts}; load the model on the CPU"
             )));
+        }
+        if spec.routing.groups.is_some_and(|groups| groups.rank == GroupRank::Best) {
+            let why =
+                "CUDA has no groups of experts that compete by their best one; load the model on the CPU";
+            return Err(Error::Unsupported(why.into()));
         }
         out.set_rows(x.rows())?;
         if x.rows() == 0 {
