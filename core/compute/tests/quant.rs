@@ -1,5 +1,5 @@
-//! Compares decoded blocks with the gguf package for Python, bit for bit, and those of Q2_0, which it does not
-//! know yet, with ggml.
+//! Compares decoded blocks with the gguf package for Python, bit for bit, and those of Q2_0, which it does
+//! not know yet, with ggml.
 
 use realm_compute::quant;
 use realm_gguf::TensorType;

@@ -1,5 +1,5 @@
-//! Importances of columns that a text gives: they are the inputs' mean squares, files hold them as llama.cpp's
-//! do, and they lower the error on other texts.
+//! Importances of columns that a text gives: they are the inputs' mean squares, files hold them as
+//! llama.cpp's do, and they lower the error on other texts.
 
 use std::path::{Path, PathBuf};
 

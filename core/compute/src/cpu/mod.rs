@@ -3,7 +3,8 @@
 //! Reading order: [`format`] says how weights lie in memory; `pack` and `matrix` bring them there.
 //! `activations` is the other operand, `matmul` multiplies, `experts` multiplies with a row's own matrices,
 //! and `lora` adds the adapters. `cache` and `attention` are the paged KV cache and its reader; `norms` and
-//! `elementwise` have the remaining operations, `inputs` observes what matrices are multiplied with. `pool` is the threads, `lanes` and `wide` are the vectors.
+//! `elementwise` have the remaining operations, `inputs` observes what matrices are multiplied with. `pool`
+//! is the threads, `lanes` and `wide` are the vectors.
 
 mod activations;
 mod aligned;

@@ -37,7 +37,8 @@ pub(super) fn loras_on<'a, M: Member>(
     all.iter().map(here).collect()
 }
 
-/// Converts the parameters of a mixture whose weights are all on `part`. `loras` are its adapters on the part.
+/// Converts the parameters of a mixture whose weights are all on `part`. `loras` are its adapters on the
+/// part.
 pub(super) fn mixture_on<'a, M: Member>(
     b: &M,
     spec: &Mixture<'a, PartsBackend>,

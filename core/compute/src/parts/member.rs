@@ -1,4 +1,5 @@
-//! The kinds of parts, and the buffers and weights that belong to each kind: the one place that lists backends.
+//! The kinds of parts, and the buffers and weights that belong to each kind: the one place that lists
+//! backends.
 //!
 //! A further backend is a variant of [`Part`] and [`Either`], a line of `member!`, and an arm of both macros.
 //! Activations cross to and from it through the host unless [`Part::take_rows`] knows a shorter way.

@@ -158,8 +158,8 @@ impl Case {
             .collect()
     }
 
-    /// Computes rows `x` on top of `before`, of which row `i` uses the adapter `uses[i]`, with its number over
-    /// 8 added to a factor of 1.
+    /// Computes rows `x` on top of `before`, of which row `i` uses the adapter `uses[i]`, with its number
+    /// over 8 added to a factor of 1.
     pub(crate) fn run_adapted<B: Backend>(
         &self,
         b: &B,

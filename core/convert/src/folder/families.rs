@@ -102,7 +102,7 @@ mod tests {
 
     /// Adapters, which have Hugging Face's order of rows, go by the architecture.
     #[test]
-    fn a_familys_order_of_rows_is_the_architectures() {
+    fn the_order_of_rows_of_a_family_is_that_of_its_architecture() {
         for family in ALL {
             let architecture = realm_model::Architecture::from_name(family.name).unwrap();
             assert_eq!(architecture.reorders_heads(), family.permuted, "{}", family.name);

@@ -79,7 +79,7 @@ fn logits(gguf: &Gguf) -> Vec<u32> {
     let mut batch = Batch::default();
     batch.push(&[1, 7, 42, 99, 3, 3, 60], 0, &tables, Want::Logits);
     runner.forward(&batch).unwrap();
-    runner.logits().iter().map(|logit| logit.to_bits()).collect()
+    runner.outputs().host().iter().map(|logit| logit.to_bits()).collect()
 }
 
 /// The model with numbers that transformers can have: Gemma's norms are stored less 1, which leaves them the

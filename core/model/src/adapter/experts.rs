@@ -111,7 +111,8 @@ fn stack<B: Backend>(
 }
 
 /// Reads the change of a parameter that holds the matrices of all experts of a layer, as PEFT's
-/// `ParamWrapper` writes it: rows `e * rank ..` of `a` are expert `e`'s; of `b` it has every column `r * experts + e`.
+/// `ParamWrapper` writes it: rows `e * rank ..` of `a` are expert `e`'s; of `b` it has every column `r *
+/// experts + e`.
 fn parameter<B: Backend>(
     model: &Transformer<B>,
     file: &AdapterFile,

@@ -2,7 +2,8 @@
 //! arXiv:2106.09685).
 //!
 //! [`AdapterFile`] is the contents of a file, independent of a model: `gguf` and `peft` read the two formats.
-//! `weights` fits it to a model and uploads it (`experts` the changes of experts), and `active` finds the rows of a batch that use it.
+//! `weights` fits it to a model and uploads it (`experts` the changes of experts), and `active` finds the
+//! rows of a batch that use it.
 
 mod active;
 mod experts;

@@ -90,8 +90,8 @@ impl Architecture {
         self.0.name
     }
 
-    /// Returns whether the rows of queries and keys are in another order in GGUF files than in Hugging Face's:
-    /// the two that rope rotates together are neighbors there.
+    /// Returns whether the rows of queries and keys are in another order in GGUF files than in Hugging
+    /// Face's: the two that rope rotates together are neighbors there.
     pub fn reorders_heads(self) -> bool {
         matches!(self.name(), "llama" | "smollm3" | "granite" | "granitemoe" | "mistral3")
     }

@@ -181,7 +181,8 @@ fn adapted_experts_compute_what_the_formulas_say() {
     }
 }
 
-/// Rows with different adapters and without one, prefilling and decoding, chunked, and in the last layer where only wanted rows are left.
+/// Rows with different adapters and without one, prefilling and decoding, chunked, and in the last layer
+/// where only wanted rows are left.
 #[test]
 fn adapters_of_experts_in_one_batch_give_the_same_bits_as_each_alone() {
     for name in [

@@ -171,12 +171,8 @@ impl Backend for Faulty {
         self.may("mixture")?;
         let own = |all: &[Lora<'_, Self>]| -> Vec<_> { all.iter().map(own_lora).collect() };
         let [gate_lora, up_lora, down_lora] = [spec.gate_lora, spec.up_lora, spec.down_lora].map(own);
-        let spec = Mixture {
-            gate_lora: &gate_lora,
-            up_lora: &up_lora,
-            down_lora: &down_lora,
-            ..own_mixture(spec)
-        };
+        let spec =
+            Mixture { gate_lora: &gate_lora, up_lora: &up_lora, down_lora: &down_lora, ..own_mixture(spec) };
         self.inner.mixture(x, &spec, out)
     }
 
