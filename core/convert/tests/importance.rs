@@ -54,7 +54,8 @@ fn importances_are_the_mean_squares_of_inputs() {
     let matrices = model.tensors().iter().filter(|t| t.shape.len() > 1 && t.name.starts_with("blk."));
     let mut names: Vec<_> = matrices.map(|t| t.name.clone()).collect();
     let mut have: Vec<_> = importance.keys().cloned().collect();
-    (names.sort_unstable(), have.sort_unstable());
+    names.sort_unstable();
+    have.sort_unstable();
     assert_eq!(have, names);
     // The first token of each chunk can be another one.
     let other = Inputs::of_tokens(&model, &tokens, Some(3), 2, &mut |_, _| {}).unwrap();
