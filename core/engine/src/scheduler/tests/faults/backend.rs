@@ -169,8 +169,7 @@ impl Backend for Faulty {
 
     fn mixture(&self, x: &Buffer, spec: &Mixture<'_, Self>, out: &mut Buffer) -> Result<(), Error> {
         self.may("mixture")?;
-        let own = |all: &[Lora<'_, Self>]| -> Vec<_> { all.iter().map(own_lora).collect() };
-        let [gate_lora, up_lora, down_lora] = [spec.gate_lora, spec.up_lora, spec.down_lora].map(own);
+        let [gate_lora, up_lora, down_lora] = [spec.gate_lora, spec.up_lora, spec.down_lora].map(own_loras);
         let spec =
             Mixture { gate_lora: &gate_lora, up_lora: &up_lora, down_lora: &down_lora, ..own_mixture(spec) };
         self.inner.mixture(x, &spec, out)
@@ -352,6 +351,10 @@ fn own_mixture<'a>(spec: &Mixture<'a, Faulty>) -> Mixture<'a, CpuBackend> {
         down_lora: &[],
         accumulate: spec.accumulate,
     }
+}
+
+fn own_loras<'a>(all: &[Lora<'a, Faulty>]) -> Vec<Lora<'a, CpuBackend>> {
+    all.iter().map(own_lora).collect()
 }
 
 fn own_lora<'a>(lora: &Lora<'a, Faulty>) -> Lora<'a, CpuBackend> {
