@@ -203,7 +203,9 @@ fn bench_of_contexts_prints_what_memory_allows_and_draws_it() {
     assert!(drawn.starts_with("<svg") && drawn.contains("2 sequences, q8_0"), "{drawn}");
     let error = stderr_of_failure(&[&args[..], &["--contexts", "1000000"]].concat(), "");
     assert!(error.contains("--contexts may be up to"), "{error}");
-    let table = stdout(&[&args[..], &["--contexts", "16"]].concat(), "");
+    // A file by its path, which is not in the cache folder.
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/conformance/tiny.gguf");
+    let table = stdout(&[&["bench", file], &args[2..], &["--contexts", "16"]].concat(), "");
     assert!(table.lines().count() == 3 && table.contains("memory allows"), "{table}");
 }
 

@@ -1,12 +1,12 @@
 //! Measures the speed of attention by cache type, context length and number of sequences.
 //!
-//!     cargo run --release -p realm-compute --example attention_speed [THREADS] [HEADS KV_HEADS HEAD_DIM]
+//!     cargo run --release -p realm-compute --example attention_speed [THREADS] [HEADS KV_HEADS HEAD_DIM] [SxCxR ...]
 //!
-//! For one layer, prints the microseconds to write keys and values and the microseconds of attention, best of
-//! several runs (other processes only ever slow a run down). For attention it also prints billions of
-//! operations a second (a multiply and an add count as two) and billions of bytes of cache a second. Layers
-//! take turns, so a long context is read from memory as in a real model. The variable `REALM_CPU` names the
-//! instruction set.
+//! For each workload (sequences, tokens in the cache of each, and rows that each adds), prints for one layer
+//! the microseconds to write keys and values and the microseconds of attention, medians of all layers of
+//! several runs. For attention it also prints billions of operations a second (a
+//! multiply and an add count as two) and billions of bytes of cache a second. Layers take turns, so a long
+//! context is read from memory as in a real model. The variable `REALM_CPU` names the instruction set.
 
 use std::time::Instant;
 
@@ -17,28 +17,40 @@ use realm_compute::{
 use realm_gguf::{Tensor, TensorInfo, TensorType};
 
 /// Number of layers that take turns.
-const LAYERS: usize = 12;
+const LAYERS: usize = 30;
 
-/// Workloads: sequences, tokens in the cache of each, and rows that each adds. Prompts first, then decoding.
-const WORK: [[usize; 3]; 8] = [
+const WORK: [[usize; 3]; 10] = [
     [1, 0, 512],
     [1, 1536, 512],
     [1, 64, 1],
     [1, 512, 1],
     [1, 4096, 1],
     [8, 64, 1],
+    [8, 1024, 1],
+    [8, 4096, 1],
     [16, 64, 1],
     [16, 512, 1],
 ];
 
 fn main() {
-    let args: Vec<usize> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
+    let (work, args): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|word| word.contains('x'));
+    let mut work: Vec<[usize; 3]> = work
+        .iter()
+        .filter_map(|word| {
+            let numbers: Vec<usize> = word.split('x').filter_map(|n| n.parse().ok()).collect();
+            numbers.try_into().ok()
+        })
+        .collect();
+    if work.is_empty() {
+        work = WORK.to_vec();
+    }
+    let args: Vec<usize> = args.iter().filter_map(|a| a.parse().ok()).collect();
     let arg = |i: usize, default| args.get(i).copied().unwrap_or(default);
     let (heads, kv_heads, dim) = (arg(1, 9), arg(2, 3), arg(3, 64));
     let b = CpuBackend::new(arg(0, 2)).expect("a backend");
     println!("{}, {heads} heads over {kv_heads} of {dim}", b.description());
     println!("sequences context rows: us to write + us to attend (GOP/s, GB/s of cache)");
-    for [sequences, past, rows] in WORK {
+    for [sequences, past, rows] in work {
         print!("{sequences:9} {past:7} {rows:4}:");
         for kind in CacheType::ALL {
             let layout = CacheLayout::new(kv_heads, dim, &[None; LAYERS]);
@@ -49,17 +61,21 @@ fn main() {
             for s in 0..sequences {
                 for start in (0..past).step_by(512) {
                     let rows = 512.min(past - start);
-                    Pass::new(&b, heads, &spec.layout, &[(s, start, rows)]).run(&b, &mut cache);
+                    Pass::new(&b, heads, &spec.layout, &[(s, start, rows)], sequences)
+                        .run(&b, &mut cache, None);
                 }
             }
             let spans: Vec<_> = (0..sequences).map(|s| (s, past, rows)).collect();
-            let mut pass = Pass::new(&b, heads, &spec.layout, &spans);
-            let (mut write, mut attend) = (f64::INFINITY, f64::INFINITY);
+            let mut pass = Pass::new(&b, heads, &spec.layout, &spans, sequences);
+            let mut times = [const { Vec::new() }; 2];
             let start = Instant::now();
             while start.elapsed().as_secs_f64() < 0.4 {
-                let seconds = pass.run(&b, &mut cache);
-                (write, attend) = (write.min(seconds[0]), attend.min(seconds[1]));
+                pass.run(&b, &mut cache, Some(&mut times));
             }
+            let [write, attend] = times.map(|mut times| {
+                times.sort_by(f64::total_cmp);
+                times[times.len() / 2]
+            });
             let seen: usize = sequences * (past + 1..=past + rows).sum::<usize>();
             let operations = (4 * seen * heads * dim) as f64;
             let bytes = (spec.page_bytes() / spec.layout.slots * spec.pages) as f64;
@@ -83,14 +99,20 @@ struct Pass {
 }
 
 impl Pass {
-    /// Builds a batch from spans (sequence, tokens in its cache, rows).
-    fn new(b: &CpuBackend, heads: usize, layout: &CacheLayout, spans: &[(usize, usize, usize)]) -> Self {
+    /// Builds a batch from spans (sequence, tokens in its cache, rows) of some of `all` sequences.
+    fn new(
+        b: &CpuBackend,
+        heads: usize,
+        layout: &CacheLayout,
+        spans: &[(usize, usize, usize)],
+        all: usize,
+    ) -> Self {
         let (kv_heads, dim) = (layout.kv_heads, layout.head_dim);
         let mut batch = Batch::default();
         for &(sequence, past, rows) in spans {
             // Interleave the pages of the sequences, as in a running engine.
             let count = (past + rows).div_ceil(PAGE_TOKENS);
-            let table: Vec<u32> = (0..count).map(|i| (i * spans.len() + sequence) as u32).collect();
+            let table: Vec<u32> = (0..count).map(|i| (i * all + sequence) as u32).collect();
             batch.push(&vec![0; rows], past, &[table], Want::Nothing);
         }
         let frequencies: Vec<f32> =
@@ -111,10 +133,9 @@ impl Pass {
         }
     }
 
-    /// Writes and attends in every layer; returns the seconds of the fastest layer for each.
-    fn run(&mut self, b: &CpuBackend, cache: &mut Cache) -> [f64; 2] {
+    /// Writes and, where the seconds of both are wanted, attends in every layer.
+    fn run(&mut self, b: &CpuBackend, cache: &mut Cache, mut times: Option<&mut [Vec<f64>; 2]>) {
         let Self { batch, heads, kv_heads, rotations, q, k, v, out } = self;
-        let mut seconds = [f64::INFINITY; 2];
         for layer in 0..LAYERS {
             let dim = q.columns() / *heads;
             let spec = Attention {
@@ -136,12 +157,12 @@ impl Pass {
             };
             let start = Instant::now();
             b.rope_store(&spec, batch, q, k, v, cache).expect("keys and values");
-            seconds[0] = start.elapsed().as_secs_f64().min(seconds[0]);
+            let Some(times) = &mut times else { continue };
+            times[0].push(start.elapsed().as_secs_f64());
             let start = Instant::now();
             b.attention(&spec, batch, q, cache, out).expect("attention");
-            seconds[1] = start.elapsed().as_secs_f64().min(seconds[1]);
+            times[1].push(start.elapsed().as_secs_f64());
         }
-        seconds
     }
 }
 

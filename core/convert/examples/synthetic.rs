@@ -36,7 +36,9 @@ struct Geometry {
 }
 
 #[rustfmt::skip]
-const ALL: [Geometry; 4] = [
+const ALL: [Geometry; 5] = [
+    Geometry { name: "llama-7b", architecture: "llama", layers: 32, hidden: 4096, heads: 32, kv_heads: 32, head_dim: 128,
+        vocab: 32_000, context: 32_768, rope_base: 1e4, width: 11_008, experts: 0, used: 0 },
     Geometry { name: "llama-8b", architecture: "llama", layers: 32, hidden: 4096, heads: 32, kv_heads: 8, head_dim: 128,
         vocab: 128_256, context: 131_072, rope_base: 5e5, width: 14_336, experts: 0, used: 0 },
     Geometry { name: "qwen3-30b-a3b", architecture: "qwen3moe", layers: 48, hidden: 2048, heads: 32, kv_heads: 4, head_dim: 128,

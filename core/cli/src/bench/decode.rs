@@ -5,6 +5,7 @@
 //! begin when each has its first token, and end when each has `generate` more. Tokens are counted by the
 //! engine, so that it is of no consequence when they are read.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -20,6 +21,9 @@ const TRIES: usize = 4;
 /// The sequences of a measurement.
 #[derive(Clone, Copy)]
 pub(super) struct Decoding {
+    /// The number of the first sequence, which its prompt begins with: prompts that were computed before
+    /// under other numbers are of no use to this measurement.
+    pub(super) first: usize,
     pub(super) sequences: usize,
     /// Tokens of each sequence's prompt.
     pub(super) prefix: usize,
@@ -38,7 +42,7 @@ pub(super) struct Decoded {
 
 impl Decoding {
     pub(super) fn new(args: &Args, sequences: usize, prefix: usize) -> Self {
-        Self { sequences, prefix, generate: args.generate, temperature: args.temperature }
+        Self { first: 0, sequences, prefix, generate: args.generate, temperature: args.temperature }
     }
 
     /// Returns the tokens that the KV cache has to hold.
@@ -46,10 +50,15 @@ impl Decoding {
         self.sequences * (self.prefix + self.generate + 1 + SLACK).next_multiple_of(64)
     }
 
+    fn numbers(&self) -> Range<usize> {
+        self.first..self.first + self.sequences
+    }
+
     /// Computes all prompts, so that the cache remembers them. Returns the prompt tokens per second.
     pub(super) fn prepare(&self, model: &Model) -> Result<f64> {
         let start = Instant::now();
-        let generations: Vec<_> = (0..self.sequences)
+        let generations: Vec<_> = self
+            .numbers()
             .map(|sequence| model.stream(request(model, sequence, self.prefix, 1)))
             .collect::<Result<_, _>>()?;
         for mut generation in generations {
@@ -73,7 +82,8 @@ impl Decoding {
     /// Measures once, unless a sequence has ended by then.
     fn attempt(&self, model: &Model) -> Result<Option<Decoded>> {
         let most = 1 + self.generate + SLACK;
-        let mut generations: Vec<_> = (0..self.sequences)
+        let mut generations: Vec<_> = self
+            .numbers()
             .map(|sequence| {
                 let request = request(model, sequence, self.prefix, most);
                 model.stream(request.temperature(self.temperature))

@@ -113,7 +113,9 @@ fn sweep(
     // The time of a pass with the shortest context, and its bytes of the cache.
     let mut shortest = None;
     for &context in contexts {
-        let decoding = Decoding::new(args, sequences, context);
+        // The cache remembers nothing of these prompts.
+        let first = points.iter().map(|point| point.sequences).sum();
+        let decoding = Decoding { first, ..Decoding::new(args, sequences, context) };
         let prompt = decoding.prepare(model)?;
         let runs = (0..args.repeat).map(|_| decoding.measure(model)).collect::<Result<Vec<_>>>()?;
         let tokens_per_s = median(&mut runs.iter().map(|run| run.tokens_per_s).collect::<Vec<_>>());

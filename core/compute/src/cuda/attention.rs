@@ -41,6 +41,9 @@ pub(crate) const QUERIES: [usize; 3] = [16, 32, 64];
 const OF_FLOATS: usize = 4;
 const HOPPER_QUERIES: usize = 128;
 
+/// Most leaves of the kernel that puts few together.
+pub(crate) const FEW_LEAVES: usize = 32;
+
 /// A kernel and how it is started.
 struct Kernel {
     function: Function,
@@ -193,9 +196,14 @@ impl CudaBackend {
             return Ok(());
         }
         p.items = firsts;
-        let grid = [tiles.tiles, blocks, queries * p.padded as usize / 32];
+        let (merge, blocks_of_query) = if tiles.longest <= FEW_LEAVES {
+            (self.kernels.attend_merge_few, 1)
+        } else {
+            (self.kernels.attend_merge, p.padded as usize / 32)
+        };
+        let grid = [tiles.tiles, blocks, queries * blocks_of_query];
         let (geometry, most) = (Geometry { grid, block: 128, shared: 0 }, most as i32);
         // SAFETY: as above; the kernel reads what the one before has written.
-        unsafe { self.device.launch(self.kernels.attend_merge, geometry, arguments![p, most]) }
+        unsafe { self.device.launch(merge, geometry, arguments![p, most]) }
     }
 }

@@ -114,16 +114,16 @@ pub(super) fn room(device: &Device) -> usize {
 /// Bytes of a row's form.
 fn form_bytes(form: Form, columns: usize) -> usize {
     let (padded, chunks) = (columns.next_multiple_of(64), columns.div_ceil(CHUNK));
-    match form {
-        Form::F16 => (4 * chunks).next_multiple_of(16) + 2 * padded,
-        Form::Q32 => padded / 4 + padded,
-        _ => (padded / 8 + 4 * chunks).next_multiple_of(16) + padded,
+    if form == Form::Q32 {
+        padded / 4 + padded
+    } else {
+        (padded / 8 + 4 * chunks).next_multiple_of(16) + padded
     }
 }
 
 /// Bytes of the weights that a warp has on their way.
 fn weight_bytes(format: &Format) -> usize {
-    if format.form == Form::F16 { 3 * 2048 } else { 2 * format.tile_bytes(4) }
+    2 * format.tile_bytes(4)
 }
 
 impl CudaBackend {
@@ -195,8 +195,13 @@ impl CudaBackend {
         unsafe { self.device.launch(self.kernels.product_1, geometry, arguments![product]) }
     }
 
-    /// Returns whether a block has room for a row of `columns`, matrices of these formats, and gates.
+    /// Returns whether there is a kernel for a row of `columns` and matrices of these formats, and a block
+    /// has room for them, as gates, too. There is none for half floats, which are faster with the kernel for
+    /// few rows.
     pub(super) fn fits_one_row(&self, columns: usize, formats: &[Format]) -> bool {
+        if formats.iter().any(|format| format.form == Form::F16) {
+            return false;
+        }
         // However many tiles a block has, their sums take no more than this.
         Layout::new(columns, formats, (64, 2), room(&self.device).saturating_sub(SUMS)).is_some()
     }

@@ -144,6 +144,8 @@ pub(crate) struct Kernels {
     pub(crate) attend_hopper: Option<[Function; 2]>,
     /// Puts together what several blocks computed of a tile.
     pub(crate) attend_merge: Function,
+    /// The same for at most [`FEW_LEAVES`].
+    pub(crate) attend_merge_few: Function,
     pub(crate) top_k: Function,
     pub(crate) experts: ExpertKernels,
 }
@@ -218,6 +220,7 @@ impl Kernels {
             attend_codes: attend("attend_codes")?,
             attend_floats: attention.crowded("attend_floats_4", device.shared()[0])?,
             attend_merge: attention.function("attend_merge", 0)?,
+            attend_merge_few: attention.function("attend_merge_few", 0)?,
             top_k: device.load(SAMPLING)?.function("best", 0)?,
             experts: ExpertKernels::load(device)?,
         })

@@ -56,6 +56,8 @@ pub(crate) struct Tiles {
     pub(crate) tiles: usize,
     /// Rows of the largest tile.
     pub(crate) rows: usize,
+    /// Leaves of the longest context, as the power of two that counts.
+    pub(crate) longest: usize,
     /// Leaves that may have to be put together, for every group.
     pub(crate) slots: Vec<usize>,
 }
@@ -160,7 +162,7 @@ impl Plan {
         }
         let rows = large.iter().map(|tile| tile.rows.len()).max().unwrap_or(0);
         let slots = vec![0; layout.groups()];
-        let large = Tiles { at: large_at, items: large.len(), tiles: large.len(), rows, slots };
+        let large = Tiles { at: large_at, items: large.len(), tiles: large.len(), rows, longest: 0, slots };
         let pages_at = data.len();
         data.extend_from_slice(&batch.pages);
         Self { data, tables_at, small, large, pages_at }
@@ -210,7 +212,7 @@ fn cut(data: &mut Vec<u32>, tiles: &[Tile], layout: &CacheLayout, fit: Fit) -> T
         data.extend(firsts);
         slots.push(room);
     }
-    Tiles { at, items, tiles: tiles.len(), rows, slots }
+    Tiles { at, items, tiles: tiles.len(), rows, longest, slots }
 }
 
 // The tokens of a leaf are whole pages.
@@ -346,8 +348,8 @@ mod tests {
         let layout = CacheLayout::new(8, 128, &[None, Some(1000)]);
         let plan = |contexts: &[usize]| Plan::new(&decoding(&layout, contexts), &layout, FIT);
         let same = |a: &Plan, b: &Plan| {
-            (a.small.at, &a.small.slots, a.small.items, a.pages_at, a.tables_at)
-                == (b.small.at, &b.small.slots, b.small.items, b.pages_at, b.tables_at)
+            (a.small.at, a.small.longest, &a.small.slots, a.small.items, a.pages_at, a.tables_at)
+                == (b.small.at, b.small.longest, &b.small.slots, b.small.items, b.pages_at, b.tables_at)
         };
         assert_eq!(
             (Plan::most_leaves(&[0, 127]), Plan::most_leaves(&[128]), Plan::most_leaves(&[5, 256])),

@@ -70,8 +70,9 @@ struct RopeStore {
     kind: i32,
 }
 
-/// The `kind` that writes nothing to the cache.
-const NOTHING: i32 = 3;
+/// Kinds that write nothing to the cache: codes come later, or everything does.
+const CODES_LATER: i32 = 3;
+const NOTHING: i32 = 4;
 
 /// The struct `StoreCodes` of `cache.cu`.
 #[repr(C)]
@@ -166,7 +167,8 @@ impl CudaBackend {
             kind: match cache.kind() {
                 CacheType::F16 => 0,
                 CacheType::F32 => 1,
-                CacheType::Q8_0 => 2,
+                CacheType::Q8_0 if batch.spans.len() == batch.rows() => 2,
+                CacheType::Q8_0 => CODES_LATER,
             },
         };
         let heads = spec.heads + 2 * spec.kv_heads;
@@ -183,7 +185,7 @@ impl CudaBackend {
             }
         }
         self.start_rope(p, geometry)?;
-        if cache.kind() != CacheType::Q8_0 {
+        if p.kind != CODES_LATER {
             return Ok(());
         }
         let RopeStore { k, v, keys, values, positions, tables, pages, .. } = p;

@@ -81,3 +81,61 @@ extern "C" __global__ void __launch_bounds__(128) attend_merge(const __grid_cons
     if (warp == 0 && d < p.dim)
         p.out[((u64)(item.first_row + query / heads.count) * p.heads + head) * p.dim + d] = __fmul_rn(x, share(p, max, of_warps[0], head));
 }
+
+// The same for contexts of at most 32 leaves: z is a query, of which a thread has every 128th number.
+extern "C" __global__ void __launch_bounds__(128) attend_merge_few(const __grid_constant__ Attention p, int most) {
+    constexpr int LEAVES = 32, AT_ONCE = 16;
+    __shared__ float2 factors[LEAVES];
+    __shared__ float leaf_sums[LEAVES], max;
+    const Item item = item_of(p, blockIdx.x);
+    const Heads heads(p, blockIdx.y, most);
+    const int query = blockIdx.z, thread = threadIdx.x;
+    wait_for_previous();
+    let_next_start();
+    if (item.base == WHOLE || query >= (int)item.rows * heads.count) return;
+    const Range range(p, item);
+    const int leaves = (range.tokens - 1) / LEAF - range.first + 1;
+    const float* values = values_at(p, blockIdx.y, query, item.base) + thread;
+    const u64 step = (u64)gridDim.y * p.queries * p.padded;
+    float next[AT_ONCE];
+    auto load = [&](int d, int first) {
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) next[i] = d < p.padded && first + i < leaves ? __ldcg(values + d - thread + (first + i) * step) : 0.f;
+    };
+    load(thread, 0);
+    if (thread < 32) {
+        const float2 here = thread < leaves ? sums_at(p, blockIdx.y, query, item.base)[thread] : float2{-INFINITY, 0.f};
+        float upto = here.x;
+#pragma unroll
+        for (int far = 1; far < 32; far *= 2) {
+            const float other = __shfl_up_sync(~0u, upto, far);
+            if (thread >= far) upto = fmaxf(upto, other);
+        }
+        float before = __shfl_up_sync(~0u, upto, 1);
+        if (thread == 0) before = -INFINITY;
+        float2 by;
+        next_leaf(before, here.x, by.x, by.y);
+        factors[thread] = by, leaf_sums[thread] = here.y;
+        if (thread == 31) max = upto;
+    }
+    __syncthreads();
+    const int head = heads.first + query % heads.count;
+    float* out = p.out + ((u64)(item.first_row + query / heads.count) * p.heads + head) * p.dim;
+    for (int d = thread; d < p.padded; d += 128) {
+        float x = 0.f, sum = 0.f;
+        for (int first = 0; first < leaves; first += AT_ONCE) {
+            float now[AT_ONCE];
+#pragma unroll
+            for (int i = 0; i < AT_ONCE; i++) now[i] = next[i];
+            const bool more = first + AT_ONCE < leaves;
+            load(more ? d : d + 128, more ? first + AT_ONCE : 0);
+#pragma unroll
+            for (int i = 0; i < AT_ONCE; i++)
+                if (first + i < leaves) {
+                    const float2 by = factors[first + i];
+                    x = merged(x, now[i], by.x, by.y), sum = merged(sum, leaf_sums[first + i], by.x, by.y);
+                }
+        }
+        if (d < p.dim) out[d] = __fmul_rn(x, share(p, max, sum, head));
+    }
+}

@@ -66,10 +66,18 @@ struct Codes {
         if (lane < 8) copy_async<16>(to + 1024 + lane * 16, from + 1024);
     }
 
-    // Strips' codes, and then their pieces' factors.
+    // Strips' codes, and then their pieces' factors: once, if they are the four of a piece.
     __device__ __forceinline__ static void copy_values(u32 to, const u8* page, int strip, int count, int tokens) {
         if (tokens <= 0) return;
-#pragma unroll
+        if (count == 4) {
+            const int lane = threadIdx.x % 32;
+            const u8* from = page + strip / 4 * CODES_PIECE + lane * 16;
+            to += lane * 16;
+            copy_async<16>(to, from), copy_async<16>(to + 512, from + 512);
+            if (lane < 4) copy_async<16>(to + 1024, from + 1024);
+            return;
+        }
+#pragma unroll 1
         for (int i = 0; i < 3; i++) {
             const int unit = threadIdx.x % 32 + 32 * i, at = unit / 20, part = unit % 20;
             const u8* piece = page + (strip + at) / 4 * CODES_PIECE;
@@ -108,7 +116,6 @@ struct Codes {
         const u8* at;
         u32 factors[4];
         int tokens;
-        // Four strips are those of one piece and have the same factors.
         bool together;
 
         __device__ __forceinline__ Values(u32 shared, int count, int tokens)

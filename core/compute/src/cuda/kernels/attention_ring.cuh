@@ -39,6 +39,9 @@ struct Ring {
     u32 stride, number, next_number;
     // Of what is copied: first the keys' pieces, then the values', as if they were others.
     int pieces, leaf, piece, page;
+    // The page of keys that this warp copies of the leaf, and its tokens.
+    const u8* key_page;
+    int key_tokens;
     u32 at, fill, take;
 
     __device__ __forceinline__ Ring(const Attention& p, const Item& item, const Range& range, int kv, u32 shared) : range(range) {
@@ -46,9 +49,17 @@ struct Ring {
         keys = p.keys + (u64)kv * head, values = p.values + (u64)kv * head, stride = p.page_heads * head;
         pages = p.pages + item.table;
         pieces = p.padded / PIECE;
-        leaf = range.begin, piece = 0, page = range.first_page(leaf);
+        leaf = range.begin;
         at = shared + threadIdx.x / 32 * Kind::COPY, fill = take = 0;
         number = page_of(pages, leaf * LEAF_PAGES + threadIdx.x % 4, range);
+        begin_leaf();
+    }
+
+    __device__ __forceinline__ void begin_leaf() {
+        const int warp = threadIdx.x / 32;
+        piece = 0, page = range.first_page(leaf);
+        key_page = keys + (u64)__shfl_sync(~0u, number, warp) * stride;
+        key_tokens = range.tokens - (leaf * LEAF_PAGES + warp) * PAGE;
         next_number = page_of(pages, (leaf + 1) * LEAF_PAGES + threadIdx.x % 4, range);
     }
 
@@ -57,9 +68,7 @@ struct Ring {
             const u32 to = at + fill * 4 * Kind::COPY;
             const int warp = threadIdx.x / 32;
             if (piece < pieces) {
-                const int left = range.tokens - (leaf * LEAF_PAGES + warp) * PAGE;
-                const u8* of = keys + (u64)__shfl_sync(~0u, number, warp) * stride;
-                if (left > 0) Kind::copy_keys(to, of, piece, pieces, left);
+                if (key_tokens > 0) Kind::copy_keys(to, key_page, piece, pieces, key_tokens);
                 piece++;
             } else {
                 const int from = piece - pieces, count = min(4, pieces - from);
@@ -67,11 +76,7 @@ struct Ring {
                 Kind::copy_values(to, of, from * 4 + warp * count, count, range.tokens - (leaf * LEAF_PAGES + page) * PAGE);
                 if (++page == range.end_page(leaf)) {
                     page = range.first_page(leaf), piece += 4;
-                    if (piece >= 2 * pieces) {
-                        leaf++, piece = 0, page = range.first_page(leaf);
-                        number = next_number;
-                        next_number = page_of(pages, (leaf + 1) * LEAF_PAGES + threadIdx.x % 4, range);
-                    }
+                    if (piece >= 2 * pieces) leaf++, number = next_number, begin_leaf();
                 }
             }
         }

@@ -33,7 +33,7 @@ struct StoreCodes {
 extern "C" __global__ void store_codes(const __grid_constant__ StoreCodes p) {
     wait_for_previous();
     let_next_start();
-    const int job = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32, row = blockIdx.y;
+    const int job = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, row = blockIdx.y;
     const int kv = job / 2, value = job % 2;
     if (kv >= p.kv_heads) return;
     const u32 position = p.positions[row], page = p.pages[p.tables[row] + position / PAGE];
@@ -43,22 +43,5 @@ extern "C" __global__ void store_codes(const __grid_constant__ StoreCodes p) {
     const bool together = first_row >= 0 && p.positions[max(first_row, 0)] == position - slot &&
                           p.tables[max(first_row, 0)] == p.tables[row];
     const float* first = p.k + ((u64)max(first_row, 0) * p.kv_heads + kv) * p.dim;
-    for (int piece = 0; piece < p.padded / 32; piece++) {
-        const int j = piece * 32 + lane;
-        float y = j < p.dim ? x[j] : 0.f;
-        if (!value) {
-            __half offset = __float2half_rn(0.f);
-            __half* first_key = (__half*)(head + first_key_at(j));
-            if (!together) offset = *first_key;
-            else if (j < p.dim) offset = __float2half_rn(fminf(fmaxf(first[j], -65504.f), 65504.f));
-            if (slot == 0) *first_key = offset;
-            y = __fsub_rn(y, __half2float(offset));
-        }
-        // Rounded first: codes count in what will be multiplied with.
-        const __half factor = __float2half_rn(fminf(__fdiv_rn(warp_max(fabsf(y)), 127.f), 65504.f));
-        const float d = __half2float(factor), inverse = d > 0.f ? __fdiv_rn(1.f, d) : 0.f;
-        const int code = (int)rintf(fminf(fmaxf(__fmul_rn(y, inverse), -127.f), 127.f)) + 128;
-        head[value ? value_code_at(slot, j) : key_code_at(slot, j)] = (u8)code;
-        if (lane == 0) *(__half*)(head + factor_at(slot, j)) = factor;
-    }
+    store_codes_of(head, x, together ? first : nullptr, slot, p.dim, p.padded, value);
 }

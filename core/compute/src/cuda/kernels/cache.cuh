@@ -47,3 +47,37 @@ __device__ __forceinline__ __half2 code_pair(u32 codes, bool upper) {
 
 __device__ __forceinline__ u32 half2_bits(__half2 h) { return *reinterpret_cast<u32*>(&h); }
 __device__ __forceinline__ __half2 bits_half2(u32 bits) { return *reinterpret_cast<__half2*>(&bits); }
+
+// Stores the key, or the value, of a head of a row as codes, by a warp: `x` are its numbers, `head` the head in its page, `slot` the
+// token in the page. `first` is the page's first key, if it is not in the page yet.
+__device__ __forceinline__ void store_codes_of(u8* head, const float* x, const float* first, int slot, int dim, int padded, bool value) {
+    // Pieces whose numbers are on their way together: nothing is stored before all are there.
+    constexpr int AT_ONCE = 4;
+    const int lane = threadIdx.x % 32;
+    for (int begin = 0; begin < padded; begin += AT_ONCE * PIECE) {
+        float y[AT_ONCE];
+        __half offsets[AT_ONCE];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            const int j = begin + i * PIECE + lane;
+            y[i] = j < dim ? x[j] : 0.f;
+            offsets[i] = __float2half_rn(0.f);
+            if (value || j >= padded) continue;
+            if (!first) offsets[i] = *(__half*)(head + first_key_at(j));
+            else if (j < dim) offsets[i] = __float2half_rn(fminf(fmaxf(first[j], -65504.f), 65504.f));
+        }
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            const int j = begin + i * PIECE + lane;
+            if (!value) y[i] = __fsub_rn(y[i], __half2float(offsets[i]));
+            // Rounded first: codes count in what will be multiplied with.
+            const __half factor = __float2half_rn(fminf(__fdiv_rn(warp_max(fabsf(y[i])), 127.f), 65504.f));
+            const float d = __half2float(factor), inverse = d > 0.f ? __fdiv_rn(1.f, d) : 0.f;
+            const int code = (int)rintf(fminf(fmaxf(__fmul_rn(y[i], inverse), -127.f), 127.f)) + 128;
+            if (j >= padded) continue;
+            if (!value && slot == 0) *(__half*)(head + first_key_at(j)) = offsets[i];
+            head[value ? value_code_at(slot, j) : key_code_at(slot, j)] = (u8)code;
+            if (lane == 0) *(__half*)(head + factor_at(slot, j)) = factor;
+        }
+    }
+}

@@ -39,15 +39,14 @@ struct Decode {
 // Quarters of a chunk. Types of 256 columns have whole chunks only.
 template <class F>
 __device__ __forceinline__ int quarters_here(const Forms& x, int chunk) {
-    return F::by32 || F::codes == HALF ? quarters_of(x, chunk) : 4;
+    return F::by32 ? quarters_of(x, chunk) : 4;
 }
 
 // A warp's weights, which are copied ahead of it. (The copy engine takes longer for pieces as small as these.) A piece is a chunk of
-// a tile, or for half floats a quarter of one.
+// a tile.
 template <class F>
 struct Stream {
-    static constexpr bool HALVES = F::codes == HALF;
-    static constexpr int BYTES = HALVES ? low_plane(HALF) : F::bytes(4), STAGES = HALVES ? 3 : 2;
+    static constexpr int BYTES = F::bytes(4), STAGES = 2;
     // The block's first tile, its step, and the number of its tiles.
     int block, step, own;
     int chunks, last_quarters;
@@ -59,7 +58,7 @@ struct Stream {
     // Where the next copy goes, which is also what is taken next.
     int stage = 0;
     // What is copied next.
-    int tile = 0, chunk, quarter = 0;
+    int tile = 0, chunk;
 
     __device__ __forceinline__ void start(u32 to) {
         space = to, chunk = threadIdx.x / 32;
@@ -74,16 +73,15 @@ struct Stream {
         while (chunk >= chunks) chunk -= chunks, tile++;
         if (tile < own) {
             const u32 at = block + (tile >> gated) * step;
-            const int quarters = F::by32 || HALVES ? (chunk + 1 < chunks ? 4 : last_quarters) : 4;
+            const int quarters = F::by32 && chunk + 1 == chunks ? last_quarters : 4;
             const u8* from = (tile & gated ? weight[1] : weight[0]) + (u64)(at / TOGETHER) * (TOGETHER * tile_row_bytes) +
-                             (u64)(u32)chunk * (TOGETHER * F::bytes(4)) +
-                             (at % TOGETHER * tile_stride<F>(quarters) + quarter * quarter_stride<F>());
+                             (u64)(u32)chunk * (TOGETHER * F::bytes(4)) + at % TOGETHER * tile_stride<F>(quarters);
             const u32 to = space + stage * BYTES;
-            const int bytes = HALVES ? BYTES : F::bytes(quarters), lane = threadIdx.x % 32;
+            const int bytes = F::bytes(quarters), lane = threadIdx.x % 32;
 #pragma unroll
             for (int i = 0; i < BYTES; i += 512)
                 if (lane * 16 + i < bytes) copy_async<16>(to + lane * 16 + i, from + lane * 16 + i);
-            if (!HALVES || ++quarter == quarters) quarter = 0, chunk += DECODE_WARPS;
+            chunk += DECODE_WARPS;
         }
         copies_end_group();
     }
@@ -110,33 +108,7 @@ struct NearRow {
     __device__ __forceinline__ uint4 codes32(int q) const { return load16(x.q32 + chunk * CHUNK + q * 64 + threadIdx.x % 4 * 16); }
     __device__ __forceinline__ float2 scales32(int q) const { return *(const float2*)(x.d32 + chunk * 8 + q * 2); }
     __device__ __forceinline__ float2 sums32(int q) const { return *(const float2*)(x.s32 + chunk * 8 + q * 2); }
-    __device__ __forceinline__ uint4 halves(int q, int pair) const {
-        return load16(x.f16 + chunk * CHUNK + q * 64 + pair * 32 + threadIdx.x % 4 * 8);
-    }
-    __device__ __forceinline__ float scale16() const { return x.scale16[chunk]; }
 };
-
-// A chunk of half floats; the products are those of `chunk_product`.
-template <class F>
-__device__ __forceinline__ void half_product(Stream<F>& weights, const u8* shared, const NearRow& x, int quarters,
-                                             float (&out)[2]) {
-    float sum[4] = {0.f, 0.f, 0.f, 0.f};
-    for (int q = 0; q < quarters; q++) {
-        uint4 w[4];
-        weights.take(shared, [&](const u8* piece) {
-#pragma unroll
-            for (int i = 0; i < 4; i++) w[i] = load16(piece + i * 512 + threadIdx.x % 32 * 16);
-        });
-#pragma unroll
-        for (int pair = 0; pair < 2; pair++) {
-            const uint4 b = x.halves(q, pair), &u = w[2 * pair], &v = w[2 * pair + 1];
-            mma_f16(sum, {u.x, u.y, u.z, u.w}, b.x, b.y);
-            mma_f16(sum, {v.x, v.y, v.z, v.w}, b.z, b.w);
-        }
-    }
-    const float s = x.scale16();
-    out[0] = __fmul_rn(sum[0], s), out[1] = __fmul_rn(sum[2], s);
-}
 
 // The part of `count` bytes of a form that this thread copies.
 template <class T>
@@ -152,9 +124,7 @@ __device__ __forceinline__ Forms near_form(const Decode& d, u8* space, const flo
     const int padded = from.padded, columns = d.all.columns;
     Forms x = {};
     x.padded = padded, x.chunks = from.chunks;
-    if constexpr (F::codes == HALF) {
-        x.scale16 = (float*)space, x.f16 = (__half*)(space + (4 * x.chunks + 15) / 16 * 16);
-    } else if constexpr (F::by32) {
+    if constexpr (F::by32) {
         x.d32 = (float*)space, x.s32 = (float*)(space + padded / 8), x.q32 = space + padded / 4;
     } else {
         x.sums16 = (__half*)space, x.d256 = (float*)(space + padded / 8);
@@ -176,8 +146,6 @@ __device__ __forceinline__ Forms near_form(const Decode& d, u8* space, const flo
             }
             put_forms(x, 0, chunk, v);
         }
-    } else if constexpr (F::codes == HALF) {
-        copy_form<uint4>(x.f16, from.f16, 2 * padded), copy_form<float>(x.scale16, from.scale16, 4 * x.chunks);
     } else if constexpr (F::by32) {
         copy_form<uint4>(x.q32, from.q32, padded);
         copy_form<float2>(x.d32, from.d32, padded / 8), copy_form<float2>(x.s32, from.s32, padded / 8);
@@ -336,11 +304,7 @@ __device__ __forceinline__ void decode(const Decode& d, const Job& job, int bloc
             const int quarters = quarters_here<F>(x, chunk);
             const NearRow row = {x, chunk};
             float sum[2];
-            if constexpr (F::codes == HALF) {
-                half_product<F>(weights, space, row, quarters, sum);
-            } else {
-                weights.take(space, [&](const u8* piece) { row_product<F>(piece, row, quarters, sum); });
-            }
+            weights.take(space, [&](const u8* piece) { row_product<F>(piece, row, quarters, sum); });
             float* const to = sums + unit * TILE + lane / 4;
             if (lane % 4 == 0) to[0] = sum[0], to[8] = sum[1];
         }
@@ -363,12 +327,18 @@ __device__ __forceinline__ void decode(const Decode& d, const Job& job, int bloc
     }
 }
 
+// Half floats take the kernel for few rows, which is faster: a chunk of theirs is too large for this one's shared memory.
+template <class F>
+__device__ __forceinline__ void decode_codes(const Decode& d, const Job& job, int block, float* total) {
+    if constexpr (F::codes != HALF) decode<F>(d, job, block, total);
+}
+
 extern "C" __global__ void __launch_bounds__(32 * DECODE_WARPS, 2) product_1(const __grid_constant__ Decode d) {
     __shared__ float total[32];
     const Job& job = job_of(d.all, blockIdx.x);
     switch (job.format) {
 #define CASE(N, F) \
-    case N: decode<F>(d, job, blockIdx.x - job.first_block, total); break;
+    case N: decode_codes<F>(d, job, blockIdx.x - job.first_block, total); break;
         FOR_EACH_FORMAT(CASE)
 #undef CASE
     }

@@ -16,8 +16,9 @@ extern "C" __global__ void rotations(const float* frequencies, int count, float 
     pair[0] = (float)cos * magnitude, pair[1] = (float)sin * magnitude;
 }
 
-// What the cache holds: half floats, single-precision floats, or codes, which `store_codes` writes. Or nothing is written yet.
-enum Kind { HALVES, FLOATS, CODES, NOTHING };
+// What the cache holds: half floats, single-precision floats, or codes; codes of several rows of a sequence are written by
+// `store_codes`, because the first key of a page may be another row's. Or nothing is written yet.
+enum Kind { HALVES, FLOATS, CODES, CODES_LATER, NOTHING };
 
 enum NormKind { NO_NORM, RMS, LAYER };
 
@@ -82,6 +83,13 @@ __device__ __forceinline__ void rope_store_of(const RopeStore& p) {
     int kv = value ? head - p.heads - p.kv_heads : head - p.heads;
     const float* source = query ? p.q + ((u64)row * p.heads + head) * p.dim
                                 : (value ? p.v : p.k) + ((u64)row * p.kv_heads + kv) * p.dim;
+    // Found while the numbers are on their way.
+    const bool stored = !query && p.kind <= CODES;
+    u32 page = 0, slot = 0;
+    if (stored) {
+        const u32 position = p.positions[row];
+        page = p.pages[p.tables[row] + position / PAGE], slot = position % PAGE;
+    }
     float x[MOST];
     // Number `i` of a lane: pairs of neighbours for interleaved pairs, else every 32nd.
     auto place = [&](int i) { return p.interleaved ? i / 2 * 64 + lane * 2 + i % 2 : i * 32 + lane; };
@@ -160,8 +168,13 @@ __device__ __forceinline__ void rope_store_of(const RopeStore& p) {
             if (place(i) < p.dim) out[place(i)] = x[i];
         if (query) return;
     }
-    if (p.kind >= CODES) return;
-    u32 position = p.positions[row], page = p.pages[p.tables[row] + position / PAGE], slot = position % PAGE;
+    if (!stored) return;
+    if (p.kind == CODES) {
+        __syncwarp();
+        u8* to = (u8*)(value ? p.values : p.keys) + ((u64)page * p.page_heads + kv) * (CODES_PIECE / PIECE) * p.padded;
+        const float* of = value ? source : p.k + ((u64)row * p.kv_heads + kv) * p.dim;
+        return store_codes_of(to, of, slot == 0 ? of : nullptr, slot, p.dim, p.padded, value);
+    }
     u64 block = ((u64)page * p.page_heads + kv) * PAGE * p.padded;
 #pragma unroll
     for (int i = 0; i < MOST; i++) {

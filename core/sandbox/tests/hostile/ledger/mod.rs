@@ -141,7 +141,7 @@ impl Bench {
 pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     let began = Instant::now();
     while !done() {
-        assert!(began.elapsed() < FOREVER, "not in a minute: {what}");
+        assert!(began.elapsed() < FOREVER, "never: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
