@@ -1,13 +1,17 @@
 """Prints what the gguf package makes of 64 blocks of any bytes, as the hashes of `core/compute/tests/quant.rs`."""
+from types import SimpleNamespace
+
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType as T
 from gguf.quants import dequantize
+
+from forward import floats
 
 BLOCKS = 64
 # Bytes whose two upper bits are cleared, to keep a half float finite.
 FINITE = {T.IQ1_M: [55], T.TQ1_0: [53], T.TQ2_0: [65], T.MXFP4: [], T.NVFP4: []}
 TYPES = [T.IQ2_XXS, T.IQ2_XS, T.IQ2_S, T.IQ3_XXS, T.IQ3_S, T.IQ1_S, T.IQ1_M, T.TQ1_0, T.TQ2_0, T.MXFP4, T.NVFP4,
-         T.Q1_0, T.IQ4_NL, T.IQ4_XS]
+         T.Q1_0, T.Q2_0, T.IQ4_NL, T.IQ4_XS]
 
 
 def any_bytes(length):
@@ -22,6 +26,8 @@ def values(ty, blocks):
     if ty == T.Q1_0:  # the package knows only its size: a half float, a bit for each of 128 numbers, set for plus
         d = blocks[:, :2].copy().view(np.float16).astype(np.float32)
         return np.where(np.unpackbits(blocks[:, 2:], axis=1, bitorder="little") == 1, d, -d)
+    if ty == T.Q2_0:  # and this one not at all
+        return floats(SimpleNamespace(data=blocks, shape=[64, len(blocks)], tensor_type=ty))
     return dequantize(blocks, ty)
 
 

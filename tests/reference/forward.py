@@ -4,10 +4,18 @@ Written from the papers and from what llama.cpp makes of the metadata, for clari
 code with the Rust crates. Arrays are `[tokens, ...]`; weight matrices are `[outputs, inputs]`.
 """
 import numpy as np
-from gguf import GGMLQuantizationType as T, GGUFReader
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType as T, GGUFReader
 from gguf.quants import dequantize
 
 import rope
+
+# The gguf package does not know the newest type yet.
+if 42 not in T._value2member_map_:
+    Q2_0 = int.__new__(T, 42)
+    Q2_0._name_, Q2_0._value_ = "Q2_0", 42
+    T._member_map_["Q2_0"] = T._value2member_map_[42] = Q2_0
+    type.__setattr__(T, "Q2_0", Q2_0)
+    GGML_QUANT_SIZES[Q2_0] = (64, 18)
 
 
 def floats(tensor):
@@ -22,6 +30,11 @@ def floats(tensor):
         blocks = data.reshape(-1, 18)
         scale = blocks[:, :2].copy().view(np.float16).astype(np.float32)
         values = np.where(np.unpackbits(blocks[:, 2:], axis=1, bitorder="little") == 1, scale, -scale)
+    elif tensor.tensor_type == T.Q2_0:  # a float16 scale and 64 codes of 2 bits, from -1 to 2
+        blocks = data.reshape(-1, 18)
+        scale = blocks[:, :2].copy().view(np.float16).astype(np.float32)
+        codes = blocks[:, 2:, None] >> np.array([0, 2, 4, 6], np.uint8) & 3
+        values = (codes.reshape(-1, 64).astype(np.float32) - 1) * scale
     elif tensor.tensor_type == T.F16:
         values = data.view(np.float16)
     else:
@@ -31,7 +44,8 @@ def floats(tensor):
 
 # Columns that share a scale when a CPU rounds the other side of a product to 8 bits, as llama.cpp and Realm do for
 # matrices of these types. The other types take part as floats.
-INT8_BLOCK = {**dict.fromkeys([T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1, T.Q8_0, T.IQ4_NL, T.MXFP4, T.NVFP4, T.Q1_0], 32),
+INT8_BLOCK = {**dict.fromkeys([T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1, T.Q8_0, T.IQ4_NL, T.MXFP4, T.NVFP4, T.Q1_0,
+                              T.Q2_0], 32),
               **dict.fromkeys([T.Q2_K, T.Q3_K, T.Q4_K, T.Q5_K, T.Q6_K, T.IQ4_XS, T.IQ2_XXS, T.IQ2_XS, T.IQ2_S,
                               T.IQ3_XXS, T.IQ3_S, T.IQ1_S, T.IQ1_M, T.TQ1_0, T.TQ2_0], 256)}
 

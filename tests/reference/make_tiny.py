@@ -67,6 +67,7 @@ MODELS = {
     "llama-mxfp4": ("llama", T.MXFP4, SMALL | {"hidden": 128, "head_dim": 32}, {}),
     "qwen3-nvfp4": ("qwen3", T.NVFP4, SMALL | {"hidden": 128, "head_dim": 32, "ff": 128}, {}),
     "llama-q1_0": ("llama", T.Q1_0, SMALL | {"hidden": 128, "head_dim": 32, "ff": 128}, {}),
+    "qwen2-q2_0": ("qwen2", T.Q2_0, SMALL | {"hidden": 128, "head_dim": 32, "ff": 128}, {}),
     "qwen3-iq2_xxs": ("qwen3", T.IQ2_XXS, THIN, {}),
     "llama-iq2_xs": ("llama", T.IQ2_XS, THIN, {}),
     "qwen2-iq2_s": ("qwen2", T.IQ2_S, THIN, {}),

@@ -11,7 +11,7 @@ from forward import floats
 # Types that the gguf package cannot make: random codes. Where the half floats of a block lie, and what the second
 # one (the minimum's scale) has to be, in units of the first, for weights of mean 0.
 SCALES = {T.Q2_K: (80, 82, 1.5), T.Q3_K: (108, None, 0), T.Q4_K: (0, 2, 7.5), T.Q5_K: (0, 2, 15.5),
-          T.Q6_K: (208, None, 0), T.IQ4_NL: (0, None, 0), T.IQ4_XS: (0, None, 0), T.Q1_0: (0, None, 0),
+          T.Q6_K: (208, None, 0), T.IQ4_NL: (0, None, 0), T.IQ4_XS: (0, None, 0), T.Q1_0: (0, None, 0), T.Q2_0: (0, None, 0),
           **dict.fromkeys([T.IQ2_XXS, T.IQ2_XS, T.IQ2_S, T.IQ3_XXS, T.IQ3_S, T.IQ1_S], (0, None, 0)),
           T.TQ1_0: (52, None, 0), T.TQ2_0: (64, None, 0), T.IQ1_M: None, T.NVFP4: None, T.MXFP4: None}
 
@@ -36,6 +36,9 @@ def random_blocks(rng, ty, shape, std):
         blocks[:, :4] = np.rint(8 * (power + 8)).clip(1, 126)
         return blocks.reshape(shape[0], -1)
     at, minimum_at, ratio = SCALES[ty] or (None, None, 0)
+    if ty == T.Q2_0:  # codes from -1 to 2 of mean 0
+        codes = rng.choice(4, p=[0.45, 0.25, 0.15, 0.15], size=(len(blocks), 16, 4)).astype(np.uint8)
+        blocks[:, 2:] = (codes << np.array([0, 2, 4, 6], np.uint8)).sum(-1)
     if ty == T.TQ2_0:  # a code of 3 is no digit
         blocks[:, :64] &= ~(blocks[:, :64] >> 1 & 0x55)
     spread = np.exp(0.3 * rng.standard_normal(len(blocks)))

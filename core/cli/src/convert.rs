@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use realm::convert::{self, Importance, Recipe};
+use realm::convert::{self, Gguf, Importance, Inputs, Recipe};
 use realm::hub::{Hub, Reference};
 
 use crate::output::{note, say};
@@ -41,17 +41,37 @@ pub(crate) struct QuantizeArgs {
 /// The importances of columns.
 #[derive(clap::Args)]
 struct ImportanceOptions {
-    /// Weigh errors by the importances in this file, which llama.cpp's `llama-imatrix --output-format gguf`
+    /// Weigh errors by the importances in this file, which `--imatrix-save` or llama.cpp's `llama-imatrix`
     /// wrote
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "imatrix_text")]
     imatrix: Option<PathBuf>,
+    /// Weigh errors by the importances that columns have in this text: the model is run over it first, on the
+    /// CPU
+    #[arg(long, value_name = "FILE")]
+    imatrix_text: Option<PathBuf>,
+    /// Save the importances that the text gives, in llama.cpp's format; the file must not exist
+    #[arg(long, value_name = "FILE", requires = "imatrix_text")]
+    imatrix_save: Option<PathBuf>,
 }
 
 impl ImportanceOptions {
-    fn read(&self) -> Result<Importance> {
-        let Some(path) = &self.imatrix else { return Ok(Importance::new()) };
-        let read = convert::open(path).and_then(|file| convert::read_importance(&file));
-        read.with_context(|| format!("--imatrix {}", path.display()))
+    fn of(&self, model: &Gguf) -> Result<Importance> {
+        if let Some(path) = &self.imatrix {
+            let read = convert::open_importance(path);
+            return read.with_context(|| format!("--imatrix {}", path.display()));
+        }
+        let Some(path) = &self.imatrix_text else { return Ok(Importance::new()) };
+        let option = || format!("--imatrix-text {}", path.display());
+        let text = std::fs::read_to_string(path).with_context(option)?;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut bars = Bars::new();
+        let progress = &mut |done, total| bars.running(done, total);
+        let inputs = Inputs::of_text(model, &text, threads, progress).with_context(option)?;
+        if let Some(to) = &self.imatrix_save {
+            let dataset = path.file_name().unwrap_or_default().to_string_lossy();
+            inputs.write(to, &dataset).with_context(|| format!("--imatrix-save {}", to.display()))?;
+        }
+        Ok(inputs.importance())
     }
 }
 
@@ -80,8 +100,8 @@ pub(crate) fn quantize(args: &QuantizeArgs) -> Result<()> {
 }
 
 fn write(from: &Path, out: &Path, recipe: Option<Recipe>, importance: &ImportanceOptions) -> Result<()> {
-    let importance = importance.read()?;
     let model = convert::open(from)?;
+    let importance = importance.of(&model)?;
     let quantized = model.tensors().iter().filter(|tensor| tensor.ty.block_len() > 1).count();
     if recipe.is_some() && quantized > 0 {
         note!("{quantized} tensors are quantized already: what that lost stays lost");

@@ -66,6 +66,19 @@ impl hub::Progress for Bars {
 }
 
 impl Bars {
+    /// Shows how many tokens of a text a model has passed.
+    pub(crate) fn running(&mut self, done: usize, total: usize) {
+        let bar = self.bar.get_or_insert_with(|| {
+            let style = ProgressStyle::with_template("running [{bar:32}] {pos}/{len} tokens, {eta} left");
+            let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::new(total as u64).with_style(style.progress_chars("=> "))
+        });
+        bar.set_position(done as u64);
+        if done >= total {
+            self.end();
+        }
+    }
+
     /// Shows how far the writing of a file is.
     pub(crate) fn writing(&mut self, done: u64, total: u64) {
         self.bar("writing".into(), Some(total)).set_position(done);

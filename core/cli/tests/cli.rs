@@ -277,8 +277,15 @@ fn a_model_is_quantized_to_a_file_that_answers() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("small.gguf");
     let out = out.to_str().unwrap();
+    let [text, saved] = ["text.txt", "importances.gguf"].map(|name| folder.path().join(name));
+    std::fs::write(&text, "The capital of France is Paris. The capital of Italy is Rome.").unwrap();
+    let [text, saved] = [&text, &saved].map(|path| path.to_str().unwrap());
     let quantize = ["quantize", "smollm2-135m", out, "--type", "Q4_K_M"];
-    assert_eq!(stdout(&quantize, "").trim(), out);
+    let weighed = [&quantize[..], &["--imatrix-text", text, "--imatrix-save", saved]].concat();
+    assert_eq!(stdout(&weighed, "").trim(), out);
+    assert!(std::fs::read(saved).unwrap().starts_with(b"GGUF"));
+    let both = [&quantize[..], &["--imatrix-text", text, "--imatrix", saved]].concat();
+    assert!(stderr_of_failure(&both, "").contains("cannot be used with"));
     let info = stdout(&["models", "info", out], "");
     assert!(info.contains("Q6_K") && info.contains("Q5_0"), "{info}");
     let answer = stdout(

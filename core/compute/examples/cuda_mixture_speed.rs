@@ -153,6 +153,9 @@ fn run(b: &CudaBackend, g: &Geometry, layer: &Layer, x: &Buffer, out: &mut Buffe
         up_bias: None,
         down_bias: None,
         activation: Activation::Silu,
+        gate_lora: &[],
+        up_lora: &[],
+        down_lora: &[],
         accumulate: false,
     };
     b.mixture(x, &spec, out)

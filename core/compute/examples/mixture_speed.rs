@@ -141,6 +141,9 @@ impl Layer {
             up_bias: None,
             down_bias: None,
             activation: Activation::Silu,
+            gate_lora: &[],
+            up_lora: &[],
+            down_lora: &[],
             accumulate: false,
         };
         b.mixture(x, &spec, out).expect("a mixture");

@@ -56,8 +56,9 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn experts(&self, tensor: &Tensor<'_>) -> Result<Self::Experts, Error>;
 
     /// Uploads the low-rank change `b · a` of a matrix `[outputs, inputs]`: `a` of GGUF shape
-    /// `[inputs, rank]` and `b` of `[rank, outputs]`, in F32, F16 or BF16. For a tensor of a layer, `b` has
-    /// that tensor's name.
+    /// `[inputs, rank]` and `b` of `[rank, outputs]`, in F32, F16 or BF16. For the matrices of
+    /// [`Backend::experts`] both have a third dimension, their number. For a tensor of a layer, `b` has that
+    /// tensor's name.
     fn low_rank(&self, a: &Tensor<'_>, b: &Tensor<'_>) -> Result<Self::LowRank, Error>;
 
     /// Uploads a vector of parameters.
@@ -214,7 +215,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
         Ok(())
     }
 
-    /// Fills a buffer's rows from the host, `[rows * columns]`.
+    /// Replaces a buffer's rows with rows from the host, `[rows * columns]`.
     fn write(&self, values: &[f32], x: &mut Self::Buffer) -> Result<(), Error>;
 
     /// Number of rows in a buffer.

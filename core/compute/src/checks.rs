@@ -3,8 +3,8 @@
 use realm_gguf::Tensor;
 
 use crate::{
-    Activation, Attention, Backend, Batch, CacheLayout, Columns, Error, Mixture, Norm, NormSpan, PAGE_TOKENS,
-    Window,
+    Activation, Attention, Backend, Batch, CacheLayout, Columns, Error, Lora, MatMul, Mixture, Norm,
+    NormSpan, PAGE_TOKENS, Window,
 };
 
 /// The sizes of a backend's parameters, for the checks of its operations.
@@ -17,6 +17,9 @@ pub(crate) trait Sizes: Backend {
 
     /// Number, outputs and inputs of expert matrices.
     fn experts_shape(experts: &Self::Experts) -> [usize; 3];
+
+    /// Number, outputs and inputs of the matrices that a low-rank change is for.
+    fn low_rank_shape(pair: &Self::LowRank) -> [usize; 3];
 }
 
 /// The largest `k` of [`Backend::top_k`].
@@ -37,6 +40,14 @@ pub(crate) fn row(row: usize, rows: usize) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::InvalidArgument(format!("row {row} of {rows}")))
+}
+
+/// Returns the number of rows of `columns` numbers that `values` numbers are.
+pub(crate) fn whole_rows(values: usize, columns: usize) -> Result<usize, Error> {
+    if columns > 0 && values.is_multiple_of(columns) {
+        return Ok(values / columns);
+    }
+    Err(Error::InvalidArgument(format!("{values} numbers are no rows of {columns}")))
 }
 
 /// Returns the `k` that a caller of [`Backend::top_k`] asks for, from the columns of its output.
@@ -139,6 +150,33 @@ pub(crate) fn columns(columns: &Columns, from: usize, to: usize) -> Result<(), E
     Ok(())
 }
 
+/// Checks the adapters of a product of `rows` rows with matrices of the shape `[count, outputs, inputs]`.
+fn lora<B: Sizes>(all: &[Lora<'_, B>], wanted: [usize; 3], rows: usize) -> Result<(), Error> {
+    for lora in all {
+        let found = B::low_rank_shape(lora.pair);
+        if found != wanted {
+            let why = format!("an adapter for matrices of the shape {found:?}, not {wanted:?}");
+            return Err(Error::InvalidArgument(why));
+        }
+        lora.rows.iter().try_for_each(|lora| row(lora.row as usize, rows))?;
+    }
+    Ok(())
+}
+
+/// Checks a product of the input `x`.
+pub(crate) fn product<B: Sizes>(b: &B, x: &B::Buffer, job: &MatMul<'_, B>) -> Result<(), Error> {
+    let [outputs, inputs] = B::matrix_shape(job.weight);
+    expect("the width of a product's input", b.columns(x), inputs)?;
+    expect("the width of a product's output", b.columns(job.out), outputs)?;
+    if let Some(bias) = job.bias {
+        expect("the length of a bias", B::vector_len(bias), outputs)?;
+    }
+    if job.accumulate {
+        expect("the rows to add to", b.rows(job.out), b.rows(x))?;
+    }
+    lora(job.lora, [1, outputs, inputs], b.rows(x))
+}
+
 /// Checks a mixture for an input of `hidden` columns and `rows` rows. The output has `out_rows` rows.
 pub(crate) fn mixture<B: Sizes>(
     b: &B,
@@ -179,10 +217,14 @@ pub(crate) fn mixture<B: Sizes>(
     }
     if spec.gate.is_none() {
         ungated(spec.activation)?;
-        if spec.gate_bias.is_some() {
-            return bad("a gate bias without a gate".into());
+        if spec.gate_bias.is_some() || !spec.gate_lora.is_empty() {
+            return bad("a bias or an adapter of a gate without a gate".into());
         }
     }
+    let rows = b.rows(x);
+    lora(spec.gate_lora, [experts, inner, hidden], rows)?;
+    lora(spec.up_lora, [experts, inner, hidden], rows)?;
+    lora(spec.down_lora, [experts, hidden, inner], rows)?;
     let used = spec.routing.used;
     if used == 0 || used > experts {
         return bad(format!("{used} experts for a row of {experts}"));

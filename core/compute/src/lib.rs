@@ -42,8 +42,8 @@ pub use batch::{
 pub use error::Error;
 pub use feature::Feature;
 pub use operands::{
-    Activation, Attention, Columns, Gating, Groups, Lora, LoraRow, MatMul, Mixture, Norm, NormKind, NormSpan,
-    Rope, RopeStyle, Routing, Temperature, Window,
+    Activation, Attention, Columns, Gating, GroupRank, Groups, Lora, LoraRow, MatMul, Mixture, Norm,
+    NormKind, NormSpan, Rope, RopeStyle, Routing, Temperature, Window,
 };
 pub use page::{PageFormat, PageNumber};
 pub use trim::trim_memory;

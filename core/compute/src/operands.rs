@@ -224,6 +224,13 @@ pub struct Mixture<'a, B: Backend> {
     pub down_bias: Option<&'a B::Vector>,
     /// The activation between the matrices.
     pub activation: Activation,
+    /// Adapters that change the gates; empty without adapters. Their pairs have two matrices for each expert,
+    /// of which a row gets those of its own experts.
+    pub gate_lora: &'a [Lora<'a, B>],
+    /// Adapters that change the ways up.
+    pub up_lora: &'a [Lora<'a, B>],
+    /// Adapters that change the ways down.
+    pub down_lora: &'a [Lora<'a, B>],
     /// Adds to the contents of the output instead of replacing them.
     pub accumulate: bool,
 }
@@ -260,14 +267,24 @@ pub enum Gating {
     SoftmaxOfChosen,
 }
 
-/// Groups of experts (DeepSeek-AI, arXiv:2412.19437): a group's rank is the sum of its two highest
-/// probabilities, selection bias included.
+/// Groups of experts, from the best of which a row's experts are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Groups {
     /// Number of groups; divides the number of experts.
     pub count: usize,
     /// Groups from which experts are chosen.
     pub used: usize,
+    /// The number that groups compete by.
+    pub rank: GroupRank,
+}
+
+/// The number by which groups of experts compete, of their probabilities with the selection bias.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupRank {
+    /// The highest one (DeepSeek V2's `group_limited_greedy`; arXiv:2405.04434).
+    Best,
+    /// The sum of the two highest ones (DeepSeek V3; arXiv:2412.19437).
+    BestTwo,
 }
 
 /// Pieces of rows, for [`Backend::copy_columns`]: piece `i` of `count` has `width` columns, from

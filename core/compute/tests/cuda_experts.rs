@@ -4,11 +4,11 @@
 #[allow(dead_code, reason = "other tests use the rest")]
 mod common;
 
-use common::mixture::{Case, Weights};
+use common::mixture::{Adapter, Case, Weights};
 use common::{Random, buffer, contents, gpu, relative_error};
 use realm_compute::cpu::{CpuBackend, Isa};
 use realm_compute::cuda::CudaBackend;
-use realm_compute::{Activation, Backend, Batch, Error, Gating, Groups, Routing, Want};
+use realm_compute::{Activation, Backend, Batch, Error, Gating, GroupRank, Groups, Routing, Want};
 use realm_gguf::TensorType;
 
 /// Largest difference from the CPU: `|got - want| / |want|`. Codes of hidden numbers may be rounded
@@ -81,7 +81,7 @@ fn every_routing_and_activation_equals_the_cpu() {
             let mut router = Weights::new(TensorType::F32, [1, experts, hidden], &mut random);
             router.values.iter_mut().for_each(|x| *x /= (hidden as f32).sqrt());
             router.data = router.values.iter().flat_map(|x| x.to_le_bytes()).collect();
-            let groups = (round % 2 == 0).then_some(Groups { count: 4, used: 2 });
+            let groups = (round % 2 == 0).then_some(Groups { count: 4, used: 2, rank: GroupRank::BestTwo });
             let case = Case {
                 routing: Routing {
                     used: [1, 3, 6, 5][round % 4],
@@ -101,6 +101,7 @@ fn every_routing_and_activation_equals_the_cpu() {
                 selection_bias: (round % 3 != 0).then(|| random.floats(experts, 0.3)),
                 biases: (round % 2 == 1)
                     .then(|| [inner, inner, hidden].map(|n| random.floats(experts * n, 0.5))),
+                adapters: Vec::new(),
             };
             check(&b, &case, &mut random, &format!("{activation:?}, {gating:?}, {experts} experts"));
         }
@@ -136,6 +137,7 @@ fn large_experts_have_the_same_rows_in_any_company() {
             router_bias: None,
             selection_bias: None,
             biases: None,
+            adapters: Vec::new(),
         };
         check(&b, &case, &mut random, &format!("{ty} and {down}, {hidden} x {inner}"));
     }
@@ -198,6 +200,59 @@ fn all_rows_may_choose_the_same_experts_and_of_equal_ones_the_first_are_chosen()
     }
 }
 
+/// Rows with one of two adapters equal the CPU's, and have the same bits alone and among 300. Rows without an
+/// adapter have the bits that they have without any adapter in the operation, where kernels are fused.
+#[test]
+fn adapters_of_experts_equal_the_cpu_and_change_no_other_rows() {
+    let Some(b) = gpu() else { return };
+    let (cpu, mut random, most) = (CpuBackend::new(8).unwrap(), Random(91), 300);
+    let floats = [TensorType::F32, TensorType::F16, TensorType::BF16];
+    let types = [TensorType::Q8_0, TensorType::Q4_K, TensorType::MXFP4, TensorType::F32, TensorType::F16];
+    let gates =
+        [Activation::Silu, Activation::GeluTanh, Activation::ClampedSwiglu { alpha: 1.702, limit: 7.0 }];
+    for (round, ty) in types.into_iter().cycle().take(15).enumerate() {
+        let mut case = Case::random(ty, &mut random);
+        let shape = case.router.shape;
+        case.router = Weights::new(TensorType::F32, shape, &mut random);
+        if case.gate.is_some() {
+            case.activation = gates[round % 3];
+        }
+        let of =
+            [[true, true, true], [false, true, true], [true, false, false], [false, false, true]][round % 4];
+        for (rank, of) in [([1, 5, 16, 33][round % 4], [true; 3]), (3, of)] {
+            let adapter = Adapter::new(floats[round % 3], &case, rank, of, &mut random);
+            case.adapters.push(adapter);
+        }
+        let hidden = case.hidden();
+        let (x, before) = (random.floats(most * hidden, 1.0), random.floats(most * hidden, 1.0));
+        let uses: Vec<Option<usize>> = (0..most).map(|row| [Some(0), Some(1), None][row * 7 % 3]).collect();
+        let (ours, theirs) = ((case.load(&b), case.pairs(&b)), (case.load(&cpu), case.pairs(&cpu)));
+        let all = case.run_adapted(&b, (&ours.0, &ours.1), &x, &before, &uses);
+        let n = 40;
+        let want = case.run_adapted(
+            &cpu,
+            (&theirs.0, &theirs.1),
+            &x[..n * hidden],
+            &before[..n * hidden],
+            &uses[..n],
+        );
+        let error = relative_error(&all[..n * hidden], &want);
+        let what = format!("{ty}, round {round}, {:?}, {:?}", case.routing, case.activation);
+        println!("{what}: {error:.2e}");
+        assert!(error < BOUND, "{what}: {error:.2e}");
+        for rows in ROWS {
+            let (x, before) = (&x[..rows * hidden], &before[..rows * hidden]);
+            let got = case.run_adapted(&b, (&ours.0, &ours.1), x, before, &uses[..rows]);
+            assert!(got == all[..rows * hidden], "{what}: {rows} rows are not those of {most}");
+        }
+        let plain = case.run(&b, &ours.0, &x, &before);
+        for (row, used) in uses.iter().enumerate() {
+            let [got, plain] = [&all, &plain].map(|rows| &rows[row * hidden..][..hidden]);
+            assert_eq!(got != plain, used.is_some(), "{what}: row {row}");
+        }
+    }
+}
+
 #[test]
 fn each_head_is_multiplied_with_its_own_matrix() {
     let Some(b) = gpu() else { return };
@@ -254,6 +309,9 @@ fn more_experts_than_there_is_room_for_are_refused() {
         up_bias: None,
         down_bias: None,
         activation: Activation::Silu,
+        gate_lora: &[],
+        up_lora: &[],
+        down_lora: &[],
         accumulate: false,
     };
     let x = buffer(&b, 1, 32, &[1.0; 32]);

@@ -3,10 +3,10 @@
 #[allow(dead_code, reason = "other tests use the rest")]
 mod common;
 
-use common::mixture::{Case, Weights};
+use common::mixture::{Adapter, Case, Weights};
 use common::{Random, backends, buffer, relative_error};
 use realm_compute::cpu::CpuBackend;
-use realm_compute::{Activation, Backend, Error, Gating, Groups, Mixture, Routing};
+use realm_compute::{Activation, Backend, Error, Gating, GroupRank, Groups, Lora, LoraRow, Mixture, Routing};
 use realm_gguf::TensorType;
 
 /// Types of experts, of every family of kernels.
@@ -58,6 +58,92 @@ fn mixtures_equal_a_loop_over_each_rows_experts() {
                 }
             }
         }
+    }
+}
+
+/// Two adapters, one of which changes two of the matrices only, and rows without one.
+#[test]
+fn rows_with_adapters_of_experts_equal_a_loop_and_keep_their_bits_in_any_company() {
+    let mut random = Random(31);
+    let floats = [TensorType::F32, TensorType::F16, TensorType::BF16];
+    for (round, ty) in TYPES.into_iter().cycle().take(15).enumerate() {
+        let mut case = Case::random(ty, &mut random);
+        if case.router.ty != TensorType::F32 {
+            let shape = case.router.shape;
+            case.router = Weights::new(TensorType::F32, shape, &mut random);
+        }
+        let of = [[true, true, true], [false, true, true], [true, false, false]][round % 3];
+        for (rank, of) in [([1, 5, 16, 33][round % 4], [true; 3]), (3, of)] {
+            let adapter = Adapter::new(floats[round % 3], &case, rank, of, &mut random);
+            case.adapters.push(adapter);
+        }
+        let (hidden, rows) = (case.hidden(), 19);
+        let x = random.floats(rows * hidden, 1.0);
+        let before = random.floats(rows * hidden, 1.0);
+        let uses: Vec<Option<usize>> = (0..rows).map(|row| [Some(0), Some(1), None][row * 7 % 3]).collect();
+        let row = |x: &[f32], row: usize| x[row * hidden..][..hidden].to_vec();
+        let want: Vec<f64> =
+            (0..rows).flat_map(|i| case.want_adapted(&row(&x, i), &row(&before, i), uses[i])).collect();
+        let mut first: Option<Vec<f32>> = None;
+        for b in backends() {
+            let (loaded, pairs) = (case.load(&b), case.pairs(&b));
+            let got = case.run_adapted(&b, (&loaded, &pairs), &x, &before, &uses);
+            let error = relative_error(&got, &want);
+            let exact = ty.block_len() == 1 && case.activation != Activation::Gelu;
+            let bound = if ty.block_len() > 1 {
+                1e-1
+            } else if exact {
+                1e-5
+            } else {
+                1e-3
+            };
+            let what = format!("{ty}, {:?} on {}", case.routing, b.description());
+            assert!(error < bound, "{what}: {error:.2e}");
+            assert!(first.get_or_insert_with(|| got.clone()) == &got, "{what}");
+            let plain = case.run(&b, &loaded, &x, &before);
+            for (i, got) in got.chunks_exact(hidden).enumerate() {
+                let alone = match uses[i] {
+                    // Without an adapter in the operation.
+                    None => plain[i * hidden..][..hidden].to_vec(),
+                    used => {
+                        let (x, before) = (row(&x, i), row(&before, i));
+                        case.run_adapted(&b, (&loaded, &pairs), &x, &before, &[used])
+                    }
+                };
+                assert!(alone == got, "row {i} alone, {what}");
+                let differs = plain[i * hidden..][..hidden] != *got;
+                assert_eq!(differs, uses[i].is_some(), "row {i}, {what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn groups_compete_by_their_best_expert_or_by_their_best_two() {
+    let mut random = Random(8);
+    let (hidden, b) = (8, CpuBackend::new(1).unwrap());
+    // Of the first group one expert is the best, of the second two are good.
+    let scores = [3.0, -9.0, 2.0, 2.0];
+    let mut case = Case::random(TensorType::F32, &mut random);
+    let weights = |shape, random: &mut Random| Weights::new(TensorType::F32, shape, random);
+    case.router = weights([1, 4, hidden], &mut random);
+    case.router.values = scores.iter().flat_map(|&s| std::iter::once(s).chain([0.0; 7])).collect();
+    case.router.data = case.router.values.iter().flat_map(|x| x.to_le_bytes()).collect();
+    (case.gate, case.activation, case.accumulate) = (None, Activation::Silu, false);
+    case.up = weights([4, 8, hidden], &mut random);
+    case.down = weights([4, hidden, 8], &mut random);
+    (case.router_bias, case.selection_bias, case.biases) = (None, None, None);
+    let x = [&[1.0], &random.floats(7, 1.0)[..]].concat();
+    for (rank, experts) in [(GroupRank::Best, [0, 1]), (GroupRank::BestTwo, [2, 3])] {
+        let groups = Some(Groups { count: 2, used: 1, rank });
+        case.routing =
+            Routing { used: 2, gating: Gating::Sigmoid, groups, weights_input: false, ..case.routing };
+        let got = case.run(&b, &case.load(&b), &x, &[0.0; 8]);
+        let mut chosen: Vec<usize> =
+            case.route(&x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>()).iter().map(|c| c.0).collect();
+        chosen.sort_unstable();
+        assert_eq!(chosen, experts);
+        assert!(relative_error(&got, &case.want(&x, &[0.0; 8])) < 1e-5, "{rank:?}");
     }
 }
 
@@ -142,6 +228,9 @@ fn what_does_not_fit_is_refused() {
         up_bias: None,
         down_bias: None,
         activation: Activation::Silu,
+        gate_lora: &[],
+        up_lora: &[],
+        down_lora: &[],
         accumulate: false,
     };
     let refused = |spec: Mixture<'_, CpuBackend>| {
@@ -153,11 +242,25 @@ fn what_does_not_fit_is_refused() {
     refused(Mixture { gate: Some(&down), ..spec() });
     refused(Mixture { up_bias: Some(&vec![0.0; 24]), ..spec() });
     refused(Mixture { accumulate: true, ..spec() });
+    // Adapters: of other shapes, of rows that do not exist, and of a gate that does not exist.
+    let pair = |a: [usize; 3], second: [usize; 3]| {
+        weights(a).with_all(|a| weights(second).with_all(|second| b.low_rank(a, second))).unwrap()
+    };
+    let (fits, other) = (pair([4, 2, 16], [4, 24, 2]), pair([3, 2, 16], [3, 24, 2]));
+    let row = |row: u32| [LoraRow { row, scale: 1.0 }];
+    for (pair, row) in [(&other, row(0)), (&fits, row(2))] {
+        refused(Mixture { up_lora: &[Lora { pair, scale: 1.0, rows: &row }], ..spec() });
+    }
+    refused(Mixture { gate_lora: &[Lora { pair: &fits, scale: 1.0, rows: &row(0) }], ..spec() });
+    refused(Mixture { down_lora: &[Lora { pair: &fits, scale: 1.0, rows: &row(0) }], ..spec() });
+    let up_lora = [Lora { pair: &fits, scale: 1.0, rows: &row(1) }];
+    b.mixture(&x, &Mixture { up_lora: &up_lora, ..spec() }, &mut b.buffer(0, 16).unwrap()).unwrap();
     refused(Mixture { activation: Activation::ClampedSwiglu { alpha: 1.0, limit: 1.0 }, ..spec() });
     for used in [0, 5] {
         refused(Mixture { routing: Routing { used, ..routing }, ..spec() });
     }
-    for groups in [Groups { count: 3, used: 1 }, Groups { count: 4, used: 1 }, Groups { count: 2, used: 3 }] {
+    for (count, used) in [(3, 1), (4, 1), (2, 3)] {
+        let groups = Groups { count, used, rank: GroupRank::BestTwo };
         refused(Mixture { routing: Routing { groups: Some(groups), ..routing }, ..spec() });
     }
     let wrong = weights([1, 5, 16]).with(|tensor| b.matrix(tensor)).unwrap();

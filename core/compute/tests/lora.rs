@@ -147,8 +147,9 @@ fn what_does_not_fit_is_refused() {
     for (a, c, why) in [
         (tensor(&[64, 4], TensorType::F32), tensor(&[8, 16], TensorType::F32), "does not fit"),
         (tensor(&[64, 4], TensorType::Q8_0), tensor(&[4, 16], TensorType::F32), "Q8_0"),
-        (tensor(&[64, 4], TensorType::F32), tensor(&[4, 16, 2], TensorType::F32), "not a matrix"),
-        (tensor(&[64], TensorType::F32), tensor(&[4, 16], TensorType::F32), "not a matrix"),
+        (tensor(&[64, 4], TensorType::F32), tensor(&[4, 16, 2], TensorType::F32), "does not fit"),
+        (tensor(&[64, 4, 2, 2], TensorType::F32), tensor(&[4, 16], TensorType::F32), "not of matrices"),
+        (tensor(&[64], TensorType::F32), tensor(&[4, 16], TensorType::F32), "does not fit"),
     ] {
         let data = [vec![0; a.bytes()], vec![0; c.bytes()]];
         let result = b.low_rank(&Tensor { info: &a, data: &data[0] }, &Tensor { info: &c, data: &data[1] });

@@ -1,11 +1,12 @@
-//! Compares decoded blocks with the gguf package for Python, bit for bit.
+//! Compares decoded blocks with the gguf package for Python, bit for bit, and those of Q2_0, which it does
+//! not know yet, with ggml.
 
 use realm_compute::quant;
 use realm_gguf::TensorType;
 
 /// Hashes of the numbers in 64 blocks of any bytes, printed by `tests/reference/blocks.py`. The other types
 /// are compared with candle, in `tests/candle`.
-const HASHES: [(TensorType, u64); 14] = [
+const HASHES: [(TensorType, u64); 15] = [
     (TensorType::IQ2_XXS, 0x114eaf056da55460),
     (TensorType::IQ2_XS, 0x9625ea2d903d7259),
     (TensorType::IQ2_S, 0xe3f29b61c10f46ec),
@@ -18,6 +19,7 @@ const HASHES: [(TensorType, u64); 14] = [
     (TensorType::MXFP4, 0xa83e94d7f64249dc),
     (TensorType::NVFP4, 0xebf511f79ad9084a),
     (TensorType::Q1_0, 0x900ef638024d9525),
+    (TensorType::Q2_0, 0xc2dd272cfd78c70b),
     (TensorType::IQ4_NL, 0x437ec4334560a1fa),
     (TensorType::IQ4_XS, 0x4508785616f2d80f),
 ];

@@ -33,6 +33,9 @@ pub enum Error {
     /// A GGUF file cannot be read.
     #[error(transparent)]
     Gguf(#[from] realm_gguf::Error),
+    /// A model cannot be run.
+    #[error(transparent)]
+    Model(#[from] realm_model::Error),
 }
 
 impl Error {

@@ -106,14 +106,14 @@ fn types(index: &[TensorInfo]) -> Vec<(TensorType, usize, u64)> {
 }
 
 /// A file under another name until it is complete.
-struct Partial {
+pub(crate) struct Partial {
     path: PathBuf,
     partial: PathBuf,
     finished: bool,
 }
 
 impl Partial {
-    fn new(path: &Path) -> Result<Self, Error> {
+    pub(crate) fn new(path: &Path) -> Result<Self, Error> {
         if path.exists() {
             let source = io::Error::new(io::ErrorKind::AlreadyExists, "is there already; remove it first");
             return Err(Error::Io { path: path.to_owned(), source });
@@ -123,15 +123,15 @@ impl Partial {
         Ok(Self { path: path.to_owned(), partial: partial.into(), finished: false })
     }
 
-    fn create(&self) -> Result<File, Error> {
+    pub(crate) fn create(&self) -> Result<File, Error> {
         File::create(&self.partial).map_err(|source| self.error(source))
     }
 
-    fn error(&self, source: io::Error) -> Error {
+    pub(crate) fn error(&self, source: io::Error) -> Error {
         Error::Io { path: self.partial.clone(), source }
     }
 
-    fn finish(mut self) -> Result<(), Error> {
+    pub(crate) fn finish(mut self) -> Result<(), Error> {
         std::fs::rename(&self.partial, &self.path).map_err(|source| self.error(source))?;
         self.finished = true;
         Ok(())

@@ -14,13 +14,12 @@ mod recipe;
 
 use std::path::Path;
 
-use realm_gguf::Gguf;
-
 pub use error::Error;
 pub use file::{Written, types_of, write};
 pub use folder::open_folder;
-pub use importance::{Importance, read_importance};
+pub use importance::{Importance, Inputs, open_importance, read_importance};
 pub use quantize::{WRITTEN, quantize};
+pub use realm_gguf::Gguf;
 pub use recipe::Recipe;
 
 /// Opens a GGUF file, or a folder as transformers saves it.

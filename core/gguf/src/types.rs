@@ -35,6 +35,7 @@ pub enum TensorType {
     MXFP4,
     NVFP4,
     Q1_0,
+    Q2_0,
 }
 
 /// Type ids that ggml has or had and that this crate does not read.
@@ -53,12 +54,11 @@ const REFUSED: &[(u32, &str)] = &[
     (36, "IQ4_NL_4_4"),
     (37, "IQ4_NL_4_8"),
     (38, "IQ4_NL_8_8"),
-    (42, "Q2_0"),
 ];
 
 impl TensorType {
     /// Every type, in the order of ids.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::F32,
         Self::F16,
         Self::Q4_0,
@@ -87,6 +87,7 @@ impl TensorType {
         Self::MXFP4,
         Self::NVFP4,
         Self::Q1_0,
+        Self::Q2_0,
     ];
 
     /// ggml's id.
@@ -120,6 +121,7 @@ impl TensorType {
             Self::MXFP4 => 39,
             Self::NVFP4 => 40,
             Self::Q1_0 => 41,
+            Self::Q2_0 => 42,
         }
     }
 
@@ -139,7 +141,7 @@ impl TensorType {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => 1,
             Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 | Self::IQ4_NL | Self::MXFP4 => 32,
-            Self::NVFP4 => 64,
+            Self::NVFP4 | Self::Q2_0 => 64,
             Self::Q1_0 => 128,
             _ => 256,
         }
@@ -150,7 +152,7 @@ impl TensorType {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::BF16 => 2,
-            Self::Q4_0 | Self::IQ4_NL | Self::Q1_0 => 18,
+            Self::Q4_0 | Self::IQ4_NL | Self::Q1_0 | Self::Q2_0 => 18,
             Self::Q4_1 => 20,
             Self::Q5_0 => 22,
             Self::Q5_1 => 24,

@@ -9,7 +9,7 @@ use realm_gguf::{Array, Error, Gguf, Tensor, TensorInfo, TensorType, Value};
 
 /// Bytes and numbers per block of each type, from ggml's `ggml-common.h`, written as sums of the fields of
 /// its structures (scales, minima, quants), so that they do not come from the code under test.
-const SIZES: [(TensorType, u32, usize, usize); 28] = [
+const SIZES: [(TensorType, u32, usize, usize); 29] = [
     (TensorType::F32, 0, 1, 4),
     (TensorType::F16, 1, 1, 2),
     (TensorType::Q4_0, 2, 32, 2 + 16),
@@ -38,6 +38,7 @@ const SIZES: [(TensorType, u32, usize, usize); 28] = [
     (TensorType::MXFP4, 39, 32, 1 + 16),
     (TensorType::NVFP4, 40, 64, 4 + 32),
     (TensorType::Q1_0, 41, 128, 2 + 16),
+    (TensorType::Q2_0, 42, 64, 2 + 16),
 ];
 
 #[test]

@@ -42,7 +42,6 @@ fn unknown_tensor_types_are_refused_by_name() {
         (36, "IQ4_NL_4_4"),
         (37, "IQ4_NL_4_8"),
         (38, "IQ4_NL_8_8"),
-        (42, "Q2_0"),
     ];
     for (id, name) in named {
         let file = one(&[256], id);

@@ -11,7 +11,7 @@ use realm_compute::cpu::CpuBackend;
 use realm_compute::cuda::CudaBackend;
 use realm_compute::{Backend, Batch, CacheType, PAGE_TOKENS, Want};
 use realm_gguf::Gguf;
-use realm_model::{Forward, Transformer, Weights};
+use realm_model::{Forward, Outputs, Transformer, Weights};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -73,7 +73,7 @@ fn run<B: Backend>(
             let tables = tables(s * pages_each, pages_each, groups);
             batch.push(&prompt(context, s, &*runner), 0, &tables, Want::LastLogits);
             runner.forward(&batch)?;
-            last.push(likeliest(runner.logits()));
+            last.push(likeliest(runner.outputs().host()));
         }
         let mut start = Instant::now();
         let mut times = Vec::new();
@@ -87,16 +87,17 @@ fn run<B: Backend>(
             runner.forward(&batch)?;
             let vocab = runner.config().vocab;
             let next: Vec<AtomicU32> = last.iter().map(|_| AtomicU32::new(0)).collect();
-            let logits = runner.logits();
-            // A GPU has already found the likeliest tokens.
-            let found = |s: usize| runner.top_k(s).and_then(|top_k| top_k.iter().next());
-            if found(0).is_some() {
-                (0..sequences)
-                    .for_each(|s| next[s].store(found(s).map_or(0, |(token, _)| token), Ordering::Relaxed));
-            } else {
-                runner.on_host_threads(sequences, &|s| {
+            match runner.outputs() {
+                // A GPU has already found the likeliest tokens.
+                Outputs::Device(rows) => {
+                    for (s, next) in next.iter().enumerate() {
+                        let first = rows.top_k(s)?.iter().next();
+                        next.store(first.map_or(0, |(token, _)| token), Ordering::Relaxed);
+                    }
+                }
+                Outputs::Host(logits) => runner.on_host_threads(sequences, &|s| {
                     next[s].store(likeliest(&logits[s * vocab..][..vocab]), Ordering::Relaxed);
-                });
+                }),
             }
             last = next.into_iter().map(AtomicU32::into_inner).collect();
             if step >= WARM {

@@ -1,6 +1,6 @@
 //! A model's configuration, read from a file's metadata and checked.
 
-use realm_compute::{Backend, CacheLayout, Feature, NormKind, NormSpan, Window};
+use realm_compute::{Backend, CacheLayout, Feature, GroupRank, NormKind, NormSpan, Window};
 use realm_gguf::Gguf;
 
 use crate::Error;
@@ -147,6 +147,21 @@ impl ModelConfig {
         }
     }
 
+    /// Returns number, outputs and inputs of the matrices of experts; `None` if the model has no such tensor.
+    pub fn experts_of(&self, id: TensorId) -> Option<[usize; 3]> {
+        use LayerTensor::{ExpertDowns, ExpertGateUps, ExpertGates, ExpertUps};
+        let TensorId::Layer(layer, tensor) = id else { return None };
+        let FeedForwardSpec::Experts(spec) = &self.layers.get(layer)?.feed_forward else { return None };
+        let (width, hidden) = (spec.expert.width, self.hidden);
+        match tensor {
+            ExpertGates | ExpertGateUps if !spec.expert.gated => None,
+            ExpertGates | ExpertUps => Some([spec.count, width, hidden]),
+            ExpertGateUps => Some([spec.count, 2 * width, hidden]),
+            ExpertDowns => Some([spec.count, hidden, width]),
+            _ => None,
+        }
+    }
+
     /// Returns what a model of this shape needs and `backend` does not compute, if there is such a thing.
     pub fn lacking<B: Backend>(&self, gguf: &Gguf, backend: &B) -> Option<Feature> {
         let matrices = gguf.tensors().iter().filter(|tensor| tensor.shape.len() > 1);
@@ -181,6 +196,10 @@ impl ModelConfig {
             need(attention.latent.is_some(), Feature::HeadMatrices);
             need(attention.latent.is_some(), Feature::Columns);
             need(matches!(feed_forward, FeedForwardSpec::Experts(_)), Feature::Experts);
+            if let FeedForwardSpec::Experts(experts) = feed_forward {
+                let groups = experts.routing.groups;
+                need(groups.is_some_and(|groups| groups.rank == GroupRank::Best), Feature::GroupsByBest);
+            }
             if let Some(dense) = feed_forward.every_row() {
                 need(!dense.gated, Feature::Ungated);
                 need(dense.gated, Feature::Gated(dense.activation));

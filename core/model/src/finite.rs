@@ -18,6 +18,7 @@ pub(crate) fn first_not_finite(ty: TensorType, data: &[u8]) -> Option<usize> {
         | TensorType::Q5_0
         | TensorType::Q8_0
         | TensorType::Q1_0
+        | TensorType::Q2_0
         | TensorType::IQ4_NL
         | TensorType::IQ4_XS
         | TensorType::IQ2_XXS

@@ -54,7 +54,7 @@ pub use config::{ModelConfig, Pooling};
 pub use error::Error;
 pub use layerwise::{ActivationId, CacheId, Layerwise, Slice};
 pub use names::TensorId;
-pub use pass::{Forward, KeptRow, Runner, TopK};
+pub use pass::{DeviceOutputs, Forward, KeptRow, Outputs, Runner, TopK};
 pub use spec::{FeedForwardSpec, LayerSpec};
 pub use weights::{Transformer, Weights};
 pub use work::{PassWork, Work};

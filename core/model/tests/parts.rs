@@ -13,7 +13,7 @@ use realm_compute::parts::{Part, PartsBackend, Plan};
 use realm_compute::{Backend, Batch, CacheType, Want};
 use realm_gguf::Gguf;
 use realm_model::names::TensorId;
-use realm_model::{Forward, ModelConfig, Transformer, Weights};
+use realm_model::{Forward, ModelConfig, Outputs, Transformer, Weights};
 
 const PAGES: usize = 8;
 
@@ -91,7 +91,7 @@ fn compare(model: &str) {
     for (i, batch) in batches(&*one).iter().enumerate() {
         one.forward(batch).unwrap();
         many.forward(batch).unwrap();
-        assert!(agree(one.logits(), many.logits()), "batch {i} of {model}");
+        assert!(agree(one.outputs().host(), many.outputs().host()), "batch {i} of {model}");
     }
     // Export and import pages on all parts at once.
     let (mut page, mut again) = (Vec::new(), Vec::new());
@@ -132,7 +132,7 @@ fn experts_may_be_apart_from_their_layers() {
             batch.push(&tokens, from as usize, &tables, Want::Logits);
             one.forward(&batch).unwrap();
             many.forward(&batch).unwrap();
-            let (a, b) = (one.logits(), many.logits());
+            let (a, b) = (one.outputs().host(), many.outputs().host());
             println!("{name} from {from}: {}", difference(a, b));
             assert!(agree(a, b), "{name} from {from}: {}", difference(a, b));
         }
@@ -149,14 +149,15 @@ fn kept_rows_stay_what_they_were_however_many_passes_follow() {
         let mut batch = Batch { top_k: true, keep: true, ..Batch::default() };
         batch.push(&[100 + step as u32, 7], step * 2, &tables, Want::Logits);
         runner.forward(&batch).unwrap();
-        assert!(runner.logits().is_empty());
+        let Outputs::Device(rows) = runner.outputs() else { panic!("logits on the host") };
         let mut now = Vec::new();
-        runner.read_logits(1, &mut now).unwrap();
-        let top_k: Vec<_> = runner.top_k(1).unwrap().iter().collect();
+        rows.read(1, &mut now).unwrap();
+        assert!(rows.read(2, &mut Vec::new()).is_err() && rows.top_k(2).is_err());
+        let top_k: Vec<_> = rows.top_k(1).unwrap().iter().collect();
         assert!(top_k.iter().all(|&(token, logit)| now[token as usize].to_bits() == logit.to_bits()));
         assert!(now.iter().all(|&logit| logit <= top_k[0].1));
         // Hold one of two rows of every pass, for more passes than there are buffers.
-        held.push((runner.kept(1).unwrap(), now));
+        held.push((rows.keep(1).unwrap(), now));
         if step % 3 == 2 {
             held.swap_remove(0);
         }

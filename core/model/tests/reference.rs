@@ -230,7 +230,7 @@ fn gemma_is_as_close_to_exact_as_llama_cpp() {
 fn bits(runner: &mut dyn Forward, batch: &Batch) -> Vec<Vec<u32>> {
     let vocab = runner.config().vocab;
     runner.forward(batch).expect("a pass");
-    let logits = runner.logits();
+    let logits = runner.outputs().host();
     logits.chunks_exact(vocab).map(|row| row.iter().map(|l| l.to_bits()).collect()).collect()
 }
 

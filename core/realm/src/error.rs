@@ -201,6 +201,7 @@ impl From<realm_convert::Error> for Error {
         use realm_convert::Error as E;
         let code = match error {
             E::Gguf(error) => return error.into(),
+            E::Model(error) => return error.into(),
             E::Io { .. } => ErrorCode::Io,
             E::Quantize(_) => ErrorCode::InvalidArgument,
             E::Unsupported(_) => ErrorCode::Unsupported,

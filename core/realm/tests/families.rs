@@ -81,6 +81,44 @@ fn every_family_on(device: &str, realm: &Realm) {
     }
 }
 
+/// Requests and sequences with an adapter of the routed experts, beside those without one. The prefix cache
+/// keeps them apart.
+#[test]
+fn adapters_of_experts_serve_requests_and_forks() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference");
+    for name in ["qwen3moe-f16", "gpt-oss-f16"] {
+        let realm = Realm::builder().device("cpu").threads(2).build().unwrap();
+        let file = |kind: &str| folder.join(format!("{kind}/{name}.gguf"));
+        let model = realm.load_model(file("tiny").to_str().unwrap()).unwrap();
+        let adapter = model.load_adapter(file("adapters")).unwrap();
+        let adapted = model.adapted(&adapter, 0.5);
+        let prompt: Vec<u32> = (0..70).map(|i| i * 37 % 100).collect();
+        let (plain, _) = generate(&model, &prompt, 12);
+        let (wanted, cached) = generate(&adapted, &prompt, 12);
+        assert_eq!(cached, 0, "{name}: pages of the model without the adapter");
+        assert_ne!(wanted, plain, "{name}");
+        let (again, cached) = generate(&adapted, &prompt, 12);
+        assert!(cached >= 32, "{name}: {cached}");
+        assert_eq!(again, wanted, "{name}, from the prefix cache");
+        let both = std::thread::scope(|scope| {
+            let other = scope.spawn(|| generate(&model, &prompt, 12).0);
+            [generate(&adapted, &prompt, 12).0, other.join().unwrap()]
+        });
+        assert_eq!(both, [wanted.clone(), plain], "{name}, together");
+        let mut sequence = adapted.sequence().unwrap();
+        sequence.append(&prompt).unwrap();
+        let logits = sequence.forward(Output::LastLogits).unwrap().last().to_vec();
+        assert_eq!(likeliest(&logits), wanted[0], "{name}");
+        let mut fork = sequence.fork().unwrap();
+        fork.append(&wanted[..1]).unwrap();
+        let next = fork.forward(Output::LastLogits).unwrap().last().to_vec();
+        assert_eq!(likeliest(&next), wanted[1], "{name}, from a fork");
+        let mut restored = adapted.restore_sequence(&sequence.save().unwrap()).unwrap();
+        restored.append(&wanted[..1]).unwrap();
+        assert!(restored.forward(Output::LastLogits).unwrap().last() == next, "{name}: a restored sequence");
+    }
+}
+
 #[test]
 fn text_is_refused_where_a_file_has_no_tokenizer() {
     let realm = Realm::builder().device("cpu").threads(2).build().unwrap();

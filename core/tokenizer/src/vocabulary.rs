@@ -78,6 +78,9 @@ impl Vocabulary {
         let table = ByteTable::new();
         let mut this = Self::with_capacity(tokens.len());
         let mut spelled = Vec::new();
+        // Vocabularies may have single characters beside the tokens that spell their bytes (Command R): text
+        // means the latter.
+        let mut characters = Vec::new();
         for (id, (token, kind)) in tokens.iter().zip(kinds).enumerate() {
             spelled.clear();
             // Added tokens (control, user defined) are plain text even in a byte-level vocabulary.
@@ -87,8 +90,14 @@ impl Vocabulary {
                     .ok()
                     .and_then(|text| table.decode(text, &mut spelled))
                     .is_none();
-            this.push(id as u32, if plain { token } else { &spelled }, kind);
+            this.append(if plain { token } else { &spelled }, kind);
+            if plain && byte_level && kind == TokenKind::Normal {
+                characters.push(id as u32);
+            } else {
+                this.index(id as u32);
+            }
         }
+        characters.into_iter().for_each(|id| this.index(id));
         this.warn_of(&mended, typed);
         Ok(this)
     }
@@ -96,7 +105,10 @@ impl Vocabulary {
     /// Makes a vocabulary of `len` tokens without spelling.
     pub(crate) fn unspelled(len: usize) -> Self {
         let mut this = Self::with_capacity(len);
-        (0..len as u32).for_each(|id| this.push(id, &[], TokenKind::Unused));
+        for id in 0..len as u32 {
+            this.append(&[], TokenKind::Unused);
+            this.index(id);
+        }
         this
     }
 
@@ -128,20 +140,27 @@ impl Vocabulary {
         tracing::warn!("{names}: taken for control tokens by name; {why}, probably a fault of its converter");
     }
 
-    fn push(&mut self, id: u32, token: &[u8], kind: TokenKind) {
+    /// Appends a token, without making it known by its spelling.
+    fn append(&mut self, token: &[u8], kind: TokenKind) {
         self.bytes.extend_from_slice(token);
         self.ends.push(self.bytes.len() as u32);
         self.kinds.push(kind);
+    }
+
+    /// Makes token `id` known by its spelling, unless another one is already.
+    fn index(&mut self, id: u32) {
         let (bytes, ends, kinds, hasher) = (&self.bytes, &self.ends, &self.kinds, &self.hasher);
         let hash = |id: &u32| hasher.hash_one(slice(bytes, ends, *id));
-        let same = |other: &u32| slice(bytes, ends, *other) == token;
+        let same = |other: &u32| slice(bytes, ends, *other) == slice(bytes, ends, id);
         // If two tokens have the same spelling, text means the ordinary one.
         match self.ids.entry(hash(&id), same, hash) {
             Entry::Vacant(free) => {
                 free.insert(id);
             }
             Entry::Occupied(mut taken) => {
-                if kind == TokenKind::Normal && kinds[*taken.get() as usize] != TokenKind::Normal {
+                if kinds[id as usize] == TokenKind::Normal
+                    && kinds[*taken.get() as usize] != TokenKind::Normal
+                {
                     *taken.get_mut() = id;
                 }
             }

@@ -2,7 +2,8 @@
 
 mod common;
 
-use realm_tokenizer::Conversation;
+use realm_gguf::{Array, Metadata, Value as RawValue};
+use realm_tokenizer::{Conversation, Tokenizer};
 use serde_json::Value;
 
 const MODELS: [&str; 3] =
@@ -31,6 +32,44 @@ fn token_ids_equal_llama_cpp() {
             assert_eq!(tokenizer.encode(text, true, bos), ids(&case["tokens"]), "{name}: {text:?}");
             let greedy = tokenizer.decode(&ids(&case["greedy"]), true).unwrap();
             assert_eq!(greedy, case["greedy_text"].as_str().unwrap(), "{name}");
+        }
+    }
+}
+
+/// llama.cpp's own vectors, with vocabularies cut down to what their texts can use
+/// (`tests/reference/tokenizer_vectors.py`). Each pre-tokenizer splits them in its own way.
+#[test]
+fn llama_cpps_vectors_of_byte_level_tokenizers_are_met() {
+    let all = common::golden("vocabularies");
+    let all = all.as_array().unwrap();
+    assert!(all.len() >= 10, "{}", all.len());
+    for vocabulary in all {
+        let strings = |key: &str| -> RawValue {
+            let list =
+                vocabulary[key].as_array().unwrap().iter().map(|text| text.as_str().unwrap().as_bytes());
+            RawValue::Array(Array::Strings(list.collect()))
+        };
+        let name = vocabulary["name"].as_str().unwrap();
+        let pre = vocabulary["pre"].as_str().unwrap();
+        let len = vocabulary["vocabulary"].as_array().unwrap().len();
+        let entries = [
+            ("tokenizer.ggml.model", RawValue::String("gpt2".into())),
+            ("tokenizer.ggml.pre", RawValue::String(pre.into())),
+            ("tokenizer.ggml.tokens", strings("vocabulary")),
+            ("tokenizer.ggml.token_type", RawValue::Array(Array::I32(vec![1; len]))),
+            ("tokenizer.ggml.merges", strings("merges")),
+        ];
+        let metadata = Metadata::from_entries(entries.map(|(key, value)| (key.into(), value)));
+        let tokenizer = Tokenizer::from_metadata(&metadata).unwrap_or_else(|why| panic!("{name}: {why}"));
+        let cases = vocabulary["cases"].as_array().unwrap();
+        assert!(cases.len() > 30, "{name}");
+        for case in cases {
+            let text = case["text"].as_str().unwrap();
+            assert_eq!(
+                tokenizer.encode(text, false, false),
+                ids(&case["tokens"]),
+                "{name} ({pre}): {text:?}"
+            );
         }
     }
 }

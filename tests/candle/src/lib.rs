@@ -50,6 +50,7 @@ const OURS_ALONE: [TensorType; 14] = [
     TensorType::MXFP4,
     TensorType::NVFP4,
     TensorType::Q1_0,
+    TensorType::Q2_0,
 ];
 
 /// Outputs and inputs of every matrix here: not a multiple of the 16 outputs of a panel, and several blocks

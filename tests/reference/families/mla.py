@@ -16,6 +16,9 @@ SPLIT = {"attention.key_length": LATENT + ROTATED, "attention.value_length": LAT
 WHOLE = {"attention.key_length": PLAIN + ROTATED, "attention.value_length": VALUE}
 V2 = SHARED | {"expert_count": 6, "expert_used_count": 2, "expert_shared_count": 2, "expert_weights_scale": 1.0,
                "rope.scaling.yarn_log_multiplier": 0.0707}
+# V2's groups compete by their best expert.
+GROUPS = {"expert_count": 8, "expert_used_count": 3, "expert_group_count": 4, "expert_group_used_count": 2,
+          "attention.q_lora_rank": 48}
 V3 = SHARED | {"expert_count": 8, "expert_used_count": 3, "expert_shared_count": 1, "expert_weights_scale": 2.5,
                "expert_weights_norm": True, "expert_gating_func": 2, "expert_group_count": 4,
                "expert_group_used_count": 2, "rope.scaling.yarn_log_multiplier": 0.1, "attention.q_lora_rank": 48}
@@ -61,7 +64,8 @@ def keys_and_values(layer, latent):
 
 
 def deepseek(model, tokens):
-    """The scale of scores has YaRN's `mscale_all_dim`, squared. Groups of experts compete by their best two."""
+    """The scale of scores has YaRN's `mscale_all_dim`, squared. Groups of experts compete by their best two, in V2, which has a
+    softmax, by their best one."""
     factor, multiplier = model.get("rope.scaling.factor"), rope.yarn_multiplier(model)
     key_length = model.get("attention.key_length_mla", model.get("attention.key_length"))
     scale = (rope.yarn_magnitude(model, factor) * (1 + 0.1 * multiplier * np.log(factor))) ** 2 / np.sqrt(key_length)
@@ -96,6 +100,7 @@ def deepseek(model, tokens):
 MODELS = {
     "deepseek2-lite-f16": ("deepseek2", T.F16, lambda w: make(w, V2), deepseek),
     "deepseek2-lite-old-f16": ("deepseek2", T.F16, lambda w: make(w, V2, split=False), deepseek),
+    "deepseek2-groups-f16": ("deepseek2", T.F16, lambda w: make(w, V2 | GROUPS), deepseek),
     "deepseek3-f16": ("deepseek2", T.F16, lambda w: make(w, V3), deepseek),
     "deepseek3-old-f16": ("deepseek2", T.F16, lambda w: make(w, V3, split=False), deepseek),
 }

@@ -127,13 +127,14 @@ def route(model, logits, gating, normalize, scale, selection, groups):
     used = model.get("expert_used_count")
     weights = {"softmax": softmax, "sigmoid": sigmoid, "softmax of chosen": lambda x: x}[gating](logits)
     # What experts are compared by. Logits are in the same order, and their distances say how safe a choice is.
-    scores = logits if selection is None and not groups else weights
+    best_of_group = groups and gating == "softmax"
+    scores = logits if selection is None and (not groups or best_of_group) else weights
     if selection is not None:
         scores = scores + selection
     if groups:
         count, kept = groups
         by_group = scores.reshape(len(scores), count, -1)
-        of_group = np.sort(by_group, -1)[..., -2:].sum(-1)
+        of_group = np.sort(by_group, -1)[..., -1 if best_of_group else -2:].sum(-1)
         order = np.sort(of_group, -1)
         model.margins.append((order[:, -kept] - order[:, -kept - 1]).min())
         scores = np.where((of_group >= order[:, [-kept]])[..., None], by_group, -np.inf).reshape(scores.shape)

@@ -9,7 +9,7 @@ WEIGHED = {"expert_gating_func": 2, "expert_weights_scale": 2.5, "expert_weights
 DOTS1 = COMMON | WEIGHED | {"expert_count": 6, "expert_shared_count": 2, "rope.freq_base": 1e7}
 LING2 = COMMON | WEIGHED | {"expert_shared_feed_forward_length": 16, "expert_group_count": 4,
                             "expert_group_used_count": 2, "rope.dimension_count": 8, "rope.freq_base": 6e5}
-ERNIE = COMMON | {"expert_shared_feed_forward_length": 24, "interleave_moe_layer_step": 1, "rope.freq_base": 5e5}
+ERNIE = COMMON | {"expert_shared_feed_forward_length": 32, "interleave_moe_layer_step": 1, "rope.freq_base": 5e5}
 
 
 def make(w, keys, shared, kv_heads=2, norms=True, fused=False, tied=False, selection=0.2, router_gain=1.5):
@@ -55,5 +55,5 @@ MODELS = {
     "dots1-f16": ("dots1", T.F16, lambda w: make(w, DOTS1, 32, kv_heads=4), expert_layers),
     "ling2-f16": ("bailingmoe2", T.F16, lambda w: make(w, LING2, 16, fused=True), expert_layers),
     "ernie4.5-moe-f16": ("ernie4_5-moe", T.F16, lambda w: make(
-        w, ERNIE, 24, norms=False, tied=True, selection=0.15, router_gain=2.0), ernie),
+        w, ERNIE, 32, norms=False, tied=True, selection=0.15, router_gain=2.0), ernie),
 }

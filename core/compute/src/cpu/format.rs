@@ -155,7 +155,7 @@ impl Format {
             TensorType::IQ1_S => book(&IQ1, 32),
             TensorType::IQ1_M => book(&IQ1, 16),
             TensorType::TQ1_0 | TensorType::TQ2_0 => super_(Codes::U2, 32, false, 1),
-            TensorType::Q1_0 => block(Codes::U2, false, 1),
+            TensorType::Q1_0 | TensorType::Q2_0 => block(Codes::U2, false, 1),
             TensorType::MXFP4 => new(Codes::Float4, Scales::Block { min: false }, 16, Float::BF16),
             TensorType::NVFP4 => new(Codes::Table(&FLOAT4), Scales::Twin, 0, Float::F16),
             _ => None,

@@ -135,6 +135,17 @@ impl Matrix {
         }
     }
 
+    /// Where the weights lie, which tells matrices apart.
+    pub(super) fn address(&self) -> usize {
+        match self {
+            Self::Packed(m) => m.data.as_ptr().addr(),
+            Self::Float(m) => match &m.data {
+                Floats::F32(data) => data.as_ptr().addr(),
+                Floats::F16(data) | Floats::BF16(data) => data.as_ptr().addr(),
+            },
+        }
+    }
+
     /// The matrix, if it is of integer codes.
     pub(crate) fn packed(&self) -> Option<&Packed> {
         match self {

@@ -3,7 +3,8 @@
 //! Reading order: [`format`] says how weights lie in memory; `pack` and `matrix` bring them there.
 //! `activations` is the other operand, `matmul` multiplies, `experts` multiplies with a row's own matrices,
 //! and `lora` adds the adapters. `cache` and `attention` are the paged KV cache and its reader; `norms` and
-//! `elementwise` have the remaining operations. `pool` is the threads, `lanes` and `wide` are the vectors.
+//! `elementwise` have the remaining operations, `inputs` observes what matrices are multiplied with. `pool`
+//! is the threads, `lanes` and `wide` are the vectors.
 
 mod activations;
 mod aligned;
@@ -13,6 +14,7 @@ mod cores;
 mod elementwise;
 mod experts;
 mod format;
+mod inputs;
 mod isa;
 mod lanes;
 mod lora;
@@ -25,6 +27,7 @@ pub(crate) mod pool;
 pub mod row;
 mod wide;
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use realm_gguf::Tensor;
@@ -35,6 +38,7 @@ use crate::{
 };
 pub use cache::Cache;
 pub use experts::Experts;
+pub use inputs::InputSums;
 pub use isa::Isa;
 pub use lora::LowRank;
 pub use matrix::{FloatPanels, Matrix, Packed, weight_bytes};
@@ -51,6 +55,8 @@ pub struct CpuBackend {
     workspace: Mutex<matmul::Workspace>,
     attention: Vec<Mutex<attention::Space>>,
     experts: Mutex<experts::Space>,
+    /// Sums over the inputs of matrices, if this backend observes them.
+    inputs: Option<inputs::Inputs>,
 }
 
 /// Activations in memory, `[rows, columns]`.
@@ -112,7 +118,20 @@ impl CpuBackend {
             .map_err(|e| Error::InvalidArgument(format!("cannot start {threads} threads: {e}")))?;
         let attention = (0..threads).map(|_| Mutex::default()).collect();
         let workspace = Mutex::new(matmul::Workspace::new(threads));
-        Ok(Self { pool, isa, workspace, attention, experts: Mutex::new(experts::Space::new(threads)) })
+        let experts = Mutex::new(experts::Space::new(threads));
+        Ok(Self { pool, isa, workspace, attention, experts, inputs: None })
+    }
+
+    /// Creates a backend that adds up the squares of all inputs of matrices, by the name of their tensors:
+    /// see [`take_inputs`](Self::take_inputs).
+    pub fn observing(threads: usize) -> Result<Self, Error> {
+        Ok(Self { inputs: Some(inputs::Inputs::default()), ..Self::new(threads)? })
+    }
+
+    /// Returns the sums of the inputs since the last call; none unless this backend
+    /// [observes](Self::observing) them.
+    pub fn take_inputs(&self) -> BTreeMap<String, InputSums> {
+        self.inputs.as_ref().map_or_else(BTreeMap::new, inputs::Inputs::take)
     }
 
     /// Calls `each(row, x[row])` for every row, on all threads if there is enough work: `cost` is about as
@@ -154,11 +173,19 @@ impl Backend for CpuBackend {
     }
 
     fn matrix(&self, tensor: &Tensor<'_>) -> Result<Matrix, Error> {
-        Matrix::new(&self.pool, tensor)
+        let matrix = Matrix::new(&self.pool, tensor)?;
+        if let Some(inputs) = &self.inputs {
+            inputs.name(matrix.address(), &tensor.info.name);
+        }
+        Ok(matrix)
     }
 
     fn experts(&self, tensor: &Tensor<'_>) -> Result<Experts, Error> {
-        Experts::new(&self.pool, tensor)
+        let experts = Experts::new(&self.pool, tensor)?;
+        if let Some(inputs) = &self.inputs {
+            inputs.name(experts.address(), &tensor.info.name);
+        }
+        Ok(experts)
     }
 
     fn low_rank(&self, a: &Tensor<'_>, b: &Tensor<'_>) -> Result<LowRank, Error> {
@@ -232,20 +259,10 @@ impl Backend for CpuBackend {
     fn matmul(&self, x: &Buffer, jobs: &mut [MatMul<'_, Self>]) -> Result<(), Error> {
         let mut products = Vec::with_capacity(jobs.len());
         for job in jobs {
-            expect("the width of a product's input", x.columns, job.weight.columns())?;
-            expect("the width of a product's output", job.out.columns, job.weight.rows())?;
-            if let Some(bias) = job.bias {
-                expect("the length of a bias", bias.len(), job.weight.rows())?;
-            }
-            if job.accumulate {
-                expect("the rows to add to", job.out.rows, x.rows)?;
-            }
-            for lora in job.lora {
-                expect("the inputs of an adapter", lora.pair.inputs(), x.columns)?;
-                expect("the outputs of an adapter", lora.pair.outputs(), job.weight.rows())?;
-                if let Some(bad) = lora.rows.iter().find(|r| r.row as usize >= x.rows) {
-                    return Err(Error::InvalidArgument(format!("row {} of {}", bad.row, x.rows)));
-                }
+            checks::product(self, x, job)?;
+            if let Some(inputs) = &self.inputs {
+                let rows = (0..x.rows).map(|row| (0, x.row(row)));
+                inputs.add(job.weight.address(), [1, x.columns], rows);
             }
             job.out.set_rows(x.rows);
             products.push(matmul::Product {
@@ -271,6 +288,11 @@ impl Backend for CpuBackend {
 
     fn each_head(&self, x: &Buffer, w: &Experts, out: &mut Buffer) -> Result<(), Error> {
         checks::each_head(self, x, w, out)?;
+        if let Some(inputs) = &self.inputs {
+            let [heads, _, columns] = w.shape();
+            let of = |row: usize| x.row(row).chunks_exact(columns).enumerate();
+            inputs.add(w.address(), [heads, columns], (0..x.rows).flat_map(of));
+        }
         out.set_rows(x.rows);
         let mut space = self.experts.lock().unwrap_or_else(|e| e.into_inner());
         experts::each_head(&self.pool, self.isa, &mut space, x, w, out);
@@ -409,7 +431,7 @@ impl Backend for CpuBackend {
     }
 
     fn write(&self, values: &[f32], x: &mut Buffer) -> Result<(), Error> {
-        expect("the length of values", values.len(), x.data().len())?;
+        x.set_rows(checks::whole_rows(values.len(), x.columns)?);
         x.data_mut().copy_from_slice(values);
         Ok(())
     }
@@ -445,5 +467,9 @@ impl Sizes for CpuBackend {
 
     fn experts_shape(experts: &Experts) -> [usize; 3] {
         experts.shape()
+    }
+
+    fn low_rank_shape(pair: &LowRank) -> [usize; 3] {
+        pair.shape()
     }
 }

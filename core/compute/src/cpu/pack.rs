@@ -273,6 +273,12 @@ fn read(ty: TensorType, b: &[u8], part: usize, row: &mut Row) {
                 *code = (b[2 + 4 * part + i / 8] >> (i % 8) & 1) * 2;
             }
         }
+        TensorType::Q2_0 => {
+            row.d = half(b, 0).into();
+            for (i, code) in row.codes[..32].iter_mut().enumerate() {
+                *code = b[2 + 8 * part + i / 4] >> (i % 4 * 2) & 3;
+            }
+        }
         TensorType::TQ1_0 => {
             // Bytes hold five digits of base 3 as a fraction: multiplied with 3, the next one is carried out.
             let mut codes = row.codes.iter_mut();

@@ -75,11 +75,6 @@ impl Cache {
         }
     }
 
-    /// Bytes per page.
-    pub(crate) fn page_bytes(&self) -> usize {
-        2 * self.slots.len() * self.part_bytes()
-    }
-
     /// Appends a page's contents to `out`.
     pub(crate) fn export(&self, page: u32, out: &mut Vec<u8>) -> Result<(), Error> {
         let part = self.part_bytes();

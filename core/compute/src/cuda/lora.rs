@@ -6,16 +6,17 @@ use realm_gguf::{Tensor, TensorType};
 
 use super::driver::{Device, Geometry, Memory, arguments};
 use super::kernels::Kernels;
-use super::matrix::{Matrix, Uploader};
+use super::matrix::{Stack, Uploader};
 use super::state::{State, at_least};
 use super::{Buffer, CudaBackend};
 use crate::checks::expect;
 use crate::{Error, Lora, MatMul};
 
-/// A low-rank change of a matrix: `a` is `[rank, inputs]`, `b` is `[outputs, rank]`.
+/// A low-rank change of a matrix, or of one matrix for each expert: `a` is `[experts, rank, inputs]`, `b` is
+/// `[experts, outputs, rank]`.
 pub struct LowRank {
-    a: Matrix,
-    b: Matrix,
+    pub(super) a: Stack,
+    pub(super) b: Stack,
 }
 
 impl LowRank {
@@ -33,11 +34,16 @@ impl LowRank {
             }
         }
         let (a, b) = (uploader.floats(device, kernels, a)?, uploader.floats(device, kernels, b)?);
-        if b.columns != a.rows {
+        if b.columns != a.rows || b.count != a.count {
             let why = format!("an adapter's `b` has {} columns for an `a` of rank {}", b.columns, a.rows);
             return Err(Error::InvalidModel(why));
         }
         Ok(Self { a, b })
+    }
+
+    /// Number of changed matrices, their outputs and inputs.
+    pub(super) fn shape(&self) -> [usize; 3] {
+        [self.b.count, self.b.rows, self.a.columns]
     }
 }
 

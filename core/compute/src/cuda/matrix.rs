@@ -60,12 +60,12 @@ pub(crate) struct Format {
 
 impl Format {
     /// Returns the layout for a GGUF type; `None` for types that are stored as single-precision floats.
-    /// Ternary types are stored as Q2_K, with codes one larger and a minimum of 1; Q1_0 as Q4_0.
+    /// Ternary types are stored as Q2_K, with codes one larger and a minimum of 1; Q1_0 and Q2_0 as Q4_0.
     pub(crate) fn of(ty: TensorType) -> Option<Self> {
         // Index, form, bytes of planes by quarter, of the 2-bit and 1-bit planes, of scales, of minimums, of
         // float scales.
         let (index, form, quarter_bytes, others): (i32, Form, usize, [usize; 5]) = match ty {
-            TensorType::Q4_0 | TensorType::Q1_0 => (0, Form::Q32, 512, [0, 0, 256, 0, 0]),
+            TensorType::Q4_0 | TensorType::Q1_0 | TensorType::Q2_0 => (0, Form::Q32, 512, [0, 0, 256, 0, 0]),
             TensorType::Q4_1 => (1, Form::Q32, 512, [0, 0, 256, 256, 0]),
             TensorType::Q5_0 => (2, Form::Q32, 512, [0, 512, 256, 0, 0]),
             TensorType::Q5_1 => (3, Form::Q32, 512, [0, 512, 256, 256, 0]),
@@ -222,16 +222,14 @@ impl Uploader {
         Ok(Matrix { rows, columns, kind, memory })
     }
 
-    /// Uploads a tensor as single-precision floats, whatever its type.
+    /// Uploads a tensor of GGUF shape `[columns, rows, count]` as single-precision floats, whatever its type.
     pub(crate) fn floats(
         &mut self,
         device: &Arc<Device>,
         kernels: &Kernels,
         tensor: &Tensor<'_>,
-    ) -> Result<Matrix, Error> {
-        checks::matrix(tensor, i32::MAX as usize)?;
-        let Stack { rows, columns, kind, memory, .. } = self.upload(device, kernels, tensor, None)?;
-        Ok(Matrix { rows, columns, kind, memory })
+    ) -> Result<Stack, Error> {
+        self.upload(device, kernels, tensor, None)
     }
 
     /// Uploads a tensor of GGUF shape `[columns, rows, count]`.
@@ -373,6 +371,7 @@ mod tests {
                 TensorType::TQ1_0 => 1.86,
                 TensorType::TQ2_0 => 1.52,
                 TensorType::Q1_0 => 4.01,
+                TensorType::Q2_0 => 2.01,
                 // Their scales have 16 bits instead of 8.
                 TensorType::MXFP4 => 1.07,
                 TensorType::NVFP4 => 1.12,

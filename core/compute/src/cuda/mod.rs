@@ -164,7 +164,11 @@ impl Backend for CudaBackend {
     }
 
     fn supports(&self, feature: Feature) -> bool {
-        !matches!(feature, Feature::HeadDim(dim) if dim > kernels::MOST_HEAD_DIM)
+        match feature {
+            Feature::HeadDim(dim) => dim <= kernels::MOST_HEAD_DIM,
+            Feature::GroupsByBest => false,
+            _ => true,
+        }
     }
 
     fn matrix(&self, tensor: &Tensor<'_>) -> Result<Matrix, Error> {
@@ -377,8 +381,9 @@ impl Backend for CudaBackend {
     }
 
     fn write(&self, values: &[f32], x: &mut Buffer) -> Result<(), Error> {
-        expect("the length of values", values.len(), x.rows() * x.columns)?;
+        let rows = checks::whole_rows(values.len(), x.columns)?;
         let _state = self.state()?;
+        x.set_rows(rows)?;
         x.changed();
         x.data_mut().write(0, values)
     }

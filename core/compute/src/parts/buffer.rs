@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::member::{AnyBuffer, Either, Part};
+use super::member::{AnyBuffer, Member, Part, on};
 use crate::{Backend, Error};
 
 /// Activations, `[rows, columns]`: a buffer on each part that has used them; some of these buffers hold the
@@ -120,9 +120,9 @@ impl Copies {
         }
         let mut to = self.on[part].take().ok_or_else(missing)?;
         let crossed = match self.on[from].as_ref().filter(|_| self.valid & 1 << from != 0) {
-            Some(source) => cross((&parts[from], source), (&parts[part], &mut to), rows),
+            Some(source) => cross((&parts[from], source), (&parts[part], &mut to)),
             // Nothing has been written yet.
-            None => set_rows(&mut to, rows),
+            None => on!(&parts[part], |b| b.write(&vec![0.0; rows * columns], b.buffer_in_mut(&mut to)?)),
         };
         self.on[part] = Some(to);
         crossed?;
@@ -131,33 +131,21 @@ impl Copies {
     }
 }
 
-/// Makes room for `rows` rows.
-pub(crate) fn set_rows(x: &mut AnyBuffer, rows: usize) -> Result<(), Error> {
-    match x {
-        Either::Cpu(x) => {
-            x.set_rows(rows);
-            Ok(())
-        }
-        Either::Cuda(x) => x.set_rows(rows),
+/// Copies rows from one part to another: directly, where the devices have a way, or through the host.
+fn cross(from: (&Part, &AnyBuffer), to: (&Part, &mut AnyBuffer)) -> Result<(), Error> {
+    if let Some(done) = to.0.take_rows(to.1, from) {
+        return done;
     }
-}
-
-/// Copies rows from one part to another.
-fn cross(from: (&Part, &AnyBuffer), to: (&Part, &mut AnyBuffer), rows: usize) -> Result<(), Error> {
-    set_rows(to.1, rows)?;
-    match (from, to) {
-        ((_, Either::Cpu(from)), (_, Either::Cpu(to))) => {
-            to.data_mut().copy_from_slice(from.data());
-            Ok(())
+    let mut copy = Vec::new();
+    let values = on!(from.0, |b| {
+        let x = b.buffer_in(from.1)?;
+        match b.host(x) {
+            Some(values) => values,
+            None => {
+                b.read(x, &mut copy)?;
+                &copy
+            }
         }
-        ((_, Either::Cpu(from)), (Part::Cuda(b), Either::Cuda(to))) => b.write(from.data(), to),
-        ((Part::Cuda(b), Either::Cuda(from)), (_, Either::Cpu(to))) => {
-            let mut values = Vec::new();
-            b.read(from, &mut values)?;
-            to.data_mut().copy_from_slice(&values);
-            Ok(())
-        }
-        ((Part::Cuda(b), Either::Cuda(from)), (Part::Cuda(c), Either::Cuda(to))) => c.take_rows(b, from, to),
-        _ => Err(Error::InvalidArgument("a buffer on another part than its own".into())),
-    }
+    });
+    on!(to.0, |b| b.write(values, b.buffer_in_mut(to.1)?))
 }

@@ -24,11 +24,26 @@ pub(super) fn norm_on<'a, M: Member>(
     Ok(Norm { kind: norm.kind, weight, bias, eps: norm.eps })
 }
 
-/// Converts the parameters of a mixture whose weights are all on `part`.
+/// Converts adapters to those of one part.
+pub(super) fn loras_on<'a, M: Member>(
+    b: &M,
+    all: &'a [Lora<'a, PartsBackend>],
+    part: usize,
+) -> Result<Vec<Lora<'a, M>>, Error> {
+    let here = |lora: &'a Lora<'a, PartsBackend>| {
+        expect("the part of an adapter", lora.pair.part, part)?;
+        Ok(Lora { pair: b.low_rank_in(&lora.pair.of)?, scale: lora.scale, rows: lora.rows })
+    };
+    all.iter().map(here).collect()
+}
+
+/// Converts the parameters of a mixture whose weights are all on `part`. `loras` are its adapters on the
+/// part.
 pub(super) fn mixture_on<'a, M: Member>(
     b: &M,
     spec: &Mixture<'a, PartsBackend>,
     part: usize,
+    [gate_lora, up_lora, down_lora]: [&'a [Lora<'a, M>]; 3],
 ) -> Result<Mixture<'a, M>, Error> {
     expect("the part of a router", spec.router.part, part)?;
     let experts = |experts: &'a Experts| {
@@ -47,6 +62,9 @@ pub(super) fn mixture_on<'a, M: Member>(
         up_bias: vector_on(b, spec.up_bias, part)?,
         down_bias: vector_on(b, spec.down_bias, part)?,
         activation: spec.activation,
+        gate_lora,
+        up_lora,
+        down_lora,
         accumulate: spec.accumulate,
     })
 }
@@ -89,12 +107,7 @@ pub(super) fn matmul_on<'a, M: Member>(
 ) -> Result<(), Error> {
     let mut loras = Vec::with_capacity(jobs.len());
     for job in &*jobs {
-        let all: &'a [Lora<'a, PartsBackend>] = job.lora;
-        let here = |lora: &'a Lora<'a, PartsBackend>| {
-            expect("the part of an adapter", lora.pair.part, part)?;
-            Ok(Lora { pair: b.low_rank_in(&lora.pair.of)?, scale: lora.scale, rows: lora.rows })
-        };
-        loras.push(all.iter().map(here).collect::<Result<Vec<_>, Error>>()?);
+        loras.push(loras_on(b, job.lora, part)?);
     }
     let mut inner = Vec::with_capacity(jobs.len());
     for (job, lora) in jobs.iter_mut().zip(&loras) {

@@ -1,4 +1,8 @@
-//! The kinds of parts, and the buffers and weights that belong to each kind.
+//! The kinds of parts, and the buffers and weights that belong to each kind: the one place that lists
+//! backends.
+//!
+//! A further backend is a variant of [`Part`] and [`Either`], a line of `member!`, and an arm of both macros.
+//! Activations cross to and from it through the host unless [`Part::take_rows`] knows a shorter way.
 
 use std::sync::Arc;
 
@@ -96,6 +100,25 @@ macro_rules! made_by {
 }
 
 impl Part {
+    /// Returns whether the part computes on the host's own threads.
+    pub(crate) fn is_host(&self) -> bool {
+        matches!(self, Self::Cpu(_))
+    }
+
+    /// Copies rows from another part without the host; `None` if the two have no way to do so.
+    pub(crate) fn take_rows(
+        &self,
+        to: &mut AnyBuffer,
+        from: (&Self, &AnyBuffer),
+    ) -> Option<Result<(), Error>> {
+        match ((self, to), from) {
+            ((Self::Cuda(own), Either::Cuda(to)), (Self::Cuda(other), Either::Cuda(from))) => {
+                Some(own.take_rows(other, from, to))
+            }
+            _ => None,
+        }
+    }
+
     pub(crate) fn description(&self) -> String {
         on!(self, |b| b.description())
     }

@@ -19,13 +19,13 @@ use std::time::Instant;
 
 use realm_gguf::Tensor;
 
-use crate::checks::expect;
+use crate::checks::{self, expect};
 use crate::{
     Activation, Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, Columns, Error, Feature,
     LayerPlace, MatMul, Mixture, Norm, PageFormat,
 };
 pub use buffer::Buffer;
-use convert::{attention_on, matmul_on, mixture_on, norm_on};
+use convert::{attention_on, loras_on, matmul_on, mixture_on, norm_on};
 pub use member::Part;
 use member::{AnyCache, AnyExperts, AnyLowRank, AnyMatrix, AnyVector, Member, on};
 pub use plan::{Place, Plan, Sizes};
@@ -108,6 +108,12 @@ impl PartsBackend {
 
     fn layer(&self, layer: usize) -> usize {
         self.plan.part(Place::Layer(layer))
+    }
+
+    /// The part whose host threads work between passes: one that computes on the host, if there is one, as a
+    /// second set of threads would compete with its own.
+    fn host_part(&self) -> Option<&Part> {
+        self.parts.iter().find(|part| part.is_host()).or(self.parts.first())
     }
 
     /// The part of a tensor that belongs to a layer or to one end of the model; `None` for any other tensor.
@@ -204,9 +210,9 @@ impl Backend for PartsBackend {
         for (i, part) in self.parts.iter().enumerate() {
             let spec = self.layout_on(&spec.layout, i).map(|layout| CacheSpec { layout, ..spec.clone() });
             let on = spec.as_ref().map(|spec| part.cache(spec)).transpose()?;
-            cache.bytes.push(match (&on, &spec) {
-                (Some(AnyCache::Cuda(cache)), _) => cache.page_bytes(),
-                (_, spec) => spec.as_ref().map_or(0, CacheSpec::page_bytes),
+            cache.bytes.push(match &on {
+                Some(own) => on!(part, |b| b.page_format(b.cache_in(own)?).bytes()),
+                None => 0,
             });
             cache.on.push(on);
         }
@@ -299,7 +305,10 @@ impl Backend for PartsBackend {
             false => out.fill(&self.parts, part, rows)?,
         };
         on!(&self.parts[part], |b| {
-            let spec = mixture_on(&**b, spec, part)?;
+            let loras = [spec.gate_lora, spec.up_lora, spec.down_lora];
+            let [gate, up, down] = loras.map(|loras| loras_on(&**b, loras, part));
+            let (gate, up, down) = (gate?, up?, down?);
+            let spec = mixture_on(&**b, spec, part, [&gate, &up, &down])?;
             b.mixture(b.buffer_in(x.get()?)?, &spec, b.buffer_in_mut(out)?)
         })
     }
@@ -453,9 +462,8 @@ impl Backend for PartsBackend {
     }
 
     fn write(&self, values: &[f32], x: &mut Buffer) -> Result<(), Error> {
-        let (part, rows) = (x.latest(), x.rows());
+        let (part, rows) = (x.latest(), checks::whole_rows(values.len(), x.columns())?);
         let x = x.fill(&self.parts, part, rows)?;
-        buffer::set_rows(x, rows)?;
         on!(&self.parts[part], |b| b.write(values, b.buffer_in_mut(x)?))
     }
 
@@ -474,17 +482,15 @@ impl Backend for PartsBackend {
     }
 
     fn on_host_threads(&self, count: usize, each: &(dyn Fn(usize) + Sync)) {
-        // Use the CPU part's own threads if there is one; a second set of threads would compete with them.
-        let cpu = self.parts.iter().find(|part| matches!(part, Part::Cpu(_)));
-        match cpu.or(self.parts.first()) {
+        match self.host_part() {
             Some(part) => on!(part, |b| b.on_host_threads(count, each)),
             None => (0..count).for_each(each),
         }
     }
 
     fn wake_hint(&self, count: usize, at: Instant) {
-        if let Some(Part::Cuda(b)) = self.parts.iter().min_by_key(|part| matches!(part, Part::Cuda(_))) {
-            b.wake_hint(count, at);
+        if let Some(part) = self.host_part() {
+            on!(part, |b| b.wake_hint(count, at));
         }
     }
 }

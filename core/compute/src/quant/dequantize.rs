@@ -82,6 +82,11 @@ pub fn dequantize(ty: TensorType, data: &[u8], out: &mut [f32]) -> Result<(), Er
             let bit = |i: usize| b[2 + i / 8] >> (i % 8) & 1;
             out.iter_mut().enumerate().for_each(|(i, out)| *out = if bit(i) == 1 { d } else { -d });
         },
+        TensorType::Q2_0 => |b: &[u8], out: &mut [f32]| {
+            let d = half(b, 0);
+            let code = |i: usize| b[2 + i / 4] >> (i % 4 * 2) & 3;
+            out.iter_mut().enumerate().for_each(|(i, out)| *out = (code(i) as f32 - 1.0) * d);
+        },
         TensorType::Q2_K => q2_k,
         TensorType::Q3_K => q3_k,
         TensorType::Q4_K => q4_k,

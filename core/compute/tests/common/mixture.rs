@@ -1,6 +1,6 @@
 //! Mixtures of experts with made-up weights, for every backend.
 
-use realm_compute::{Activation, Backend, Gating, Groups, Mixture, Routing, quant};
+use realm_compute::{Activation, Backend, Gating, GroupRank, Groups, Lora, LoraRow, Mixture, Routing, quant};
 use realm_gguf::{Tensor, TensorInfo, TensorType};
 
 use super::{Random, blocks, buffer, contents};
@@ -29,6 +29,13 @@ impl Weights {
         make(&Tensor { info: &info, data: &self.data })
     }
 
+    /// As [`Self::with`], with a third dimension also for one matrix.
+    pub(crate) fn with_all<T>(&self, make: impl FnOnce(&Tensor<'_>) -> T) -> T {
+        let [count, outputs, inputs] = self.shape.map(|len| len as u64);
+        let info = TensorInfo::new("blk.0.w", vec![inputs, outputs, count], self.ty).unwrap();
+        make(&Tensor { info: &info, data: &self.data })
+    }
+
     /// The product of matrix `index` with `x`.
     pub(crate) fn product(&self, index: usize, x: &[f64]) -> Vec<f64> {
         let [_, outputs, inputs] = self.shape;
@@ -49,7 +56,35 @@ pub(crate) struct Case {
     pub(crate) router_bias: Option<Vec<f32>>,
     pub(crate) selection_bias: Option<Vec<f32>>,
     pub(crate) biases: Option<[Vec<f32>; 3]>,
+    pub(crate) adapters: Vec<Adapter>,
 }
+
+/// Low-rank changes of gates, ups and downs, each `a` and `b`, and the factor on them.
+pub(crate) struct Adapter {
+    pub(crate) pairs: [Option<[Weights; 2]>; 3],
+    pub(crate) scale: f32,
+}
+
+impl Adapter {
+    /// Makes an adapter for a mixture. `of` says which of its matrices it changes.
+    pub(crate) fn new(ty: TensorType, case: &Case, rank: usize, of: [bool; 3], random: &mut Random) -> Self {
+        let [experts, inner, hidden] = case.up.shape;
+        let shapes = [[inner, hidden], [inner, hidden], [hidden, inner]];
+        let mut index = 0;
+        let pairs = shapes.map(|[outputs, inputs]| {
+            let wanted = of[index] && (index > 0 || case.gate.is_some());
+            index += 1;
+            wanted.then(|| {
+                [[experts, rank, inputs], [experts, outputs, rank]]
+                    .map(|shape| Weights::new(ty, shape, random))
+            })
+        });
+        Self { pairs, scale: 0.5 }
+    }
+}
+
+/// The adapters' pairs on a backend, of gates, ups and downs.
+pub(crate) type Pairs<B> = Vec<[Option<<B as Backend>::LowRank>; 3]>;
 
 /// The weights on a backend.
 pub(crate) struct Loaded<B: Backend> {
@@ -69,7 +104,11 @@ impl Case {
         let (hidden, inner) = (whole * (1 + pick(512 / whole)), whole * (1 + pick(300 / whole)));
         let count = 1 + pick(4);
         let experts = count * (2 + pick(5));
-        let groups = (pick(2) == 0).then(|| Groups { count: count as usize, used: 1 + pick(count) as usize });
+        let groups = (pick(2) == 0).then(|| Groups {
+            count: count as usize,
+            used: 1 + pick(count) as usize,
+            rank: GroupRank::BestTwo,
+        });
         let most = groups.map_or(experts, |groups| groups.used as u64 * (experts / count));
         let routing = Routing {
             used: 1 + pick(most.min(6)) as usize,
@@ -104,7 +143,48 @@ impl Case {
             router_bias: bias.then(|| random.floats(experts, 1.0)),
             selection_bias: selection.then(|| random.floats(experts, 0.3)),
             biases: biased.then(|| [inner, inner, hidden].map(|n| random.floats(experts * n, 0.5))),
+            adapters: Vec::new(),
         }
+    }
+
+    /// Loads the adapters.
+    pub(crate) fn pairs<B: Backend>(&self, b: &B) -> Pairs<B> {
+        let load = |pair: &[Weights; 2]| {
+            pair[0].with_all(|a| pair[1].with_all(|second| b.low_rank(a, second))).unwrap()
+        };
+        self.adapters
+            .iter()
+            .map(|adapter| adapter.pairs.each_ref().map(|pair| pair.as_ref().map(load)))
+            .collect()
+    }
+
+    /// Computes rows `x` on top of `before`, of which row `i` uses the adapter `uses[i]`, with its number
+    /// over 8 added to a factor of 1.
+    pub(crate) fn run_adapted<B: Backend>(
+        &self,
+        b: &B,
+        (loaded, pairs): (&Loaded<B>, &Pairs<B>),
+        x: &[f32],
+        before: &[f32],
+        uses: &[Option<usize>],
+    ) -> Vec<f32> {
+        let rows = |adapter: usize| -> Vec<LoraRow> {
+            let of = uses.iter().enumerate().filter(|(_, used)| **used == Some(adapter));
+            of.map(|(row, _)| LoraRow { row: row as u32, scale: 1.0 + adapter as f32 / 8.0 }).rev().collect()
+        };
+        let rows: Vec<Vec<LoraRow>> = (0..self.adapters.len()).map(rows).collect();
+        let of = |which: usize| -> Vec<Lora<'_, B>> {
+            let each = pairs.iter().zip(&self.adapters).zip(&rows);
+            each.filter_map(|((pairs, adapter), rows)| {
+                Some(Lora { pair: pairs[which].as_ref()?, scale: adapter.scale, rows })
+            })
+            .collect()
+        };
+        let [gate, up, down] = [0, 1, 2].map(of);
+        let spec = Mixture { gate_lora: &gate, up_lora: &up, down_lora: &down, ..self.spec(loaded) };
+        let mut out = buffer(b, uses.len(), self.hidden(), before);
+        b.mixture(&buffer(b, uses.len(), self.hidden(), x), &spec, &mut out).unwrap();
+        contents(b, &out)
     }
 
     pub(crate) fn hidden(&self) -> usize {
@@ -140,6 +220,9 @@ impl Case {
             up_bias: biases.map(|biases| &biases[1]),
             down_bias: biases.map(|biases| &biases[2]),
             activation: self.activation,
+            gate_lora: &[],
+            up_lora: &[],
+            down_lora: &[],
             accumulate: self.accumulate,
         }
     }
@@ -173,13 +256,13 @@ impl Case {
         };
         let mut keys = probabilities.clone();
         add(&mut keys, &self.selection_bias);
-        if let Some(Groups { count, used }) = groups {
+        if let Some(Groups { count, used, rank }) = groups {
             let size = keys.len() / count;
             let mut ranks: Vec<(f64, usize)> = (0..count)
                 .map(|group| {
                     let mut of = keys[group * size..][..size].to_vec();
                     of.sort_by(|a, b| b.total_cmp(a));
-                    (of.iter().take(2).sum(), group)
+                    (of.iter().take(if rank == GroupRank::Best { 1 } else { 2 }).sum(), group)
                 })
                 .collect();
             ranks.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -203,6 +286,11 @@ impl Case {
 
     /// The result of one row.
     pub(crate) fn want(&self, x: &[f32], before: &[f32]) -> Vec<f64> {
+        self.want_adapted(x, before, None)
+    }
+
+    /// The result of one row with an adapter.
+    pub(crate) fn want_adapted(&self, x: &[f32], before: &[f32], adapter: Option<usize>) -> Vec<f64> {
         let x: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
         let mut out: Vec<f64> =
             before.iter().map(|&x| if self.accumulate { f64::from(x) } else { 0.0 }).collect();
@@ -211,6 +299,14 @@ impl Case {
             let x: Vec<f64> = x.iter().map(|x| x * before).collect();
             let of = |weights: &Weights, bias: usize, x: &[f64]| {
                 let mut y = weights.product(expert, x);
+                let used = adapter.map(|index| (index, &self.adapters[index]));
+                if let Some((index, Adapter { pairs, scale })) = used
+                    && let Some([a, b]) = &pairs[bias]
+                {
+                    let scale = f64::from(*scale) * (1.0 + index as f64 / 8.0);
+                    let change = b.product(expert, &a.product(expert, x));
+                    y.iter_mut().zip(change).for_each(|(y, change)| *y += scale * change);
+                }
                 if let Some(biases) = &self.biases {
                     let bias = &biases[bias][expert * y.len()..];
                     y.iter_mut().zip(bias).for_each(|(y, &bias)| *y += f64::from(bias));

@@ -39,7 +39,7 @@ const PLAIN: Family = Family {
 const GEMMA: Family = Family { shifted_norms: true, norms: NormNames::Gemma, ..PLAIN };
 
 #[rustfmt::skip]
-const ALL: [Family; 31] = [
+const ALL: [Family; 32] = [
     Family { classes: &["LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM"], name: "llama", permuted: true, ..PLAIN },
     Family { classes: &["Qwen2ForCausalLM"], name: "qwen2", ..PLAIN },
     Family { classes: &["Qwen2MoeForCausalLM"], name: "qwen2moe", ..PLAIN },
@@ -71,6 +71,7 @@ const ALL: [Family; 31] = [
     Family { classes: &["Dots1ForCausalLM"], name: "dots1", shared_experts: true, ..PLAIN },
     Family { classes: &["BailingMoeV2ForCausalLM"], name: "bailingmoe2", shared_experts: true, ..PLAIN },
     Family { classes: &["Ernie4_5ForCausalLM", "Ernie4_5_ForCausalLM"], name: "ernie4_5", ..PLAIN },
+    Family { classes: &["Ernie4_5_MoeForCausalLM"], name: "ernie4_5-moe", ..PLAIN },
 ];
 
 impl Family {
@@ -98,6 +99,15 @@ impl Family {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Adapters, which have Hugging Face's order of rows, go by the architecture.
+    #[test]
+    fn the_order_of_rows_of_a_family_is_that_of_its_architecture() {
+        for family in ALL {
+            let architecture = realm_model::Architecture::from_name(family.name).unwrap();
+            assert_eq!(architecture.reorders_heads(), family.permuted, "{}", family.name);
+        }
+    }
 
     #[test]
     fn the_guide_lists_every_class() {

@@ -285,25 +285,40 @@ fn factors(w: &mut Writer<'_>, config: &Config, head_dim: u32) -> Result<(), Err
 }
 
 fn experts(w: &mut Writer<'_>, config: &Config) -> Result<(), Error> {
-    let count = config.size(&["num_local_experts", "num_experts", "n_routed_experts"])?.filter(|&n| n > 0);
+    let count = config
+        .size(&["num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"])?
+        .filter(|&n| n > 0);
     let Some(count) = count else { return Ok(()) };
     w.number("expert_count", Some(count));
-    w.number("expert_used_count", config.size(&["num_experts_per_tok", "experts_per_token"])?);
+    w.number("expert_used_count", config.size(&["num_experts_per_tok", "experts_per_token", "moe_k"])?);
     let width = match w.family.name {
         "gpt-oss" | "llama4" => "intermediate_size",
         _ => "moe_intermediate_size",
     };
     w.number("expert_feed_forward_length", config.size(&[width])?);
-    w.number("interleave_moe_layer_step", config.size(&["interleave_moe_layer_step"])?);
+    let step = config.size(&["interleave_moe_layer_step", "moe_layer_interval"])?;
+    w.number("interleave_moe_layer_step", step);
+    if w.family.name == "ernie4_5-moe" {
+        let layers = config.layers()?;
+        let last = config.get(&["moe_layer_end_index"]).and_then(Json::as_i64);
+        if last.is_some_and(|last| last >= 0 && last + 1 < i64::from(layers)) {
+            return Err(Error::Unsupported("layers without experts behind layers with experts".into()));
+        }
+        w.number("leading_dense_block_count", config.size(&["moe_layer_start_index"])?);
+        let shared = config.size(&["moe_num_shared_experts"])?;
+        w.number("expert_shared_count", shared);
+        let width = config.size(&["moe_intermediate_size"])?.zip(shared).map(|(width, count)| width * count);
+        w.number("expert_shared_feed_forward_length", width.filter(|&width| width > 0));
+        return Ok(());
+    }
     if w.family.shared_experts {
         w.number("expert_shared_count", config.size(&["n_shared_experts", "num_shared_experts"])?);
         w.number("leading_dense_block_count", config.size(&["first_k_dense_replace"])?);
-        if config.get(&["topk_method"]).and_then(Json::as_str) == Some("group_limited_greedy") {
-            let why = "experts chosen by the best one of each group (`topk_method` of DeepSeek V2) are not computed";
-            return Err(Error::Unsupported(why.into()));
+        // DeepSeek V2 may name groups and not use them.
+        if config.get(&["topk_method"]).and_then(Json::as_str) != Some("greedy") {
+            w.number("expert_group_count", config.size(&["n_group"])?);
+            w.number("expert_group_used_count", config.size(&["topk_group"])?);
         }
-        w.number("expert_group_count", config.size(&["n_group"])?);
-        w.number("expert_group_used_count", config.size(&["topk_group"])?);
         w.float("expert_weights_scale", config.float(&["routed_scaling_factor"])?);
         let softmax = config.get(&["scoring_func"]).and_then(Json::as_str) == Some("softmax");
         w.put("expert_weights_norm", Value::Bool(config.flag(&["norm_topk_prob"]).unwrap_or(!softmax)));

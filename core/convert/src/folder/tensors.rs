@@ -14,7 +14,9 @@ use crate::Error;
 use crate::error::short;
 
 /// Modules that are no part of a decoder of text, and buffers that can be computed.
-const LEFT_OUT: [&str; 12] = [
+const LEFT_OUT: [&str; 13] = [
+    // ERNIE's layers that predict further tokens.
+    "model.mtp_",
     "rotary_emb.",
     "visual.",
     "vision_tower.",
@@ -304,8 +306,9 @@ fn one(
         TensorId::Layer(_, tensor) => Some(tensor),
         _ => None,
     };
-    // The row that weighs the shared expert is stored as a matrix of one row.
-    if part == Some(LayerTensor::SharedRouter) && shape.len() == 2 && shape[0] == 1 {
+    // The row that weighs the shared expert, and ERNIE's selection bias, are stored as a matrix of one row.
+    let row = matches!(part, Some(LayerTensor::SharedRouter | LayerTensor::SelectionBias));
+    if row && shape.len() == 2 && shape[0] == 1 {
         shape.remove(0);
     }
     // Vectors, norms of heads and the small matrix that chooses experts are F32 in GGUF files.

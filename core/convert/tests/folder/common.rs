@@ -57,7 +57,8 @@ fn name_of(architecture: &str, name: &str) -> String {
     let (gemma, glm4) = (architecture.starts_with("gemma"), architecture == "glm4");
     let mixtral = matches!(architecture, "llama" | "phimoe");
     let ling = architecture == "bailingmoe2";
-    let several_shared = matches!(architecture, "glm4moe" | "deepseek2" | "dots1" | "bailingmoe2");
+    let several_shared =
+        matches!(architecture, "glm4moe" | "deepseek2" | "dots1" | "bailingmoe2" | "ernie4_5-moe");
     let module = match part {
         "attn_norm" => "input_layernorm",
         "attn_q" => "self_attn.q_proj",
@@ -80,6 +81,9 @@ fn name_of(architecture: &str, name: &str) -> String {
         "attn_k_norm" => "self_attn.k_norm",
         "attn_sinks" => return format!("model.layers.{layer}.self_attn.sinks"),
         "exp_probs_b" if ling => return format!("model.layers.{layer}.mlp.gate.expert_bias"),
+        "exp_probs_b" if architecture == "ernie4_5-moe" => {
+            return format!("model.layers.{layer}.mlp.moe_statics.e_score_correction_bias");
+        }
         "exp_probs_b" => return format!("model.layers.{layer}.mlp.gate.e_score_correction_bias"),
         "post_attention_norm" if glm4 => "post_self_attn_layernorm",
         "post_attention_norm" => "post_attention_layernorm",
@@ -153,7 +157,9 @@ pub(crate) fn tensors(gguf: &Gguf) -> Vec<Stored> {
             for bytes in data.as_chunks_mut().0 {
                 *bytes = (f32::from_le_bytes(*bytes) - 1.0).to_le_bytes();
             }
-        } else if tensor.name.contains("inp_shexp") {
+        } else if tensor.name.contains("inp_shexp")
+            || (architecture == "ernie4_5-moe" && tensor.name.contains("exp_probs_b"))
+        {
             shape.insert(0, 1);
         }
         let name = name_of(architecture, &tensor.name);
@@ -301,6 +307,35 @@ fn list(value: Option<&realm_gguf::Value>) -> Option<Value> {
     Some(array.integers()?.into_iter().map(|n| n as i64).collect())
 }
 
+/// The config.json of ERNIE's tiny file with experts, which has other keys.
+fn ernie(gguf: &Gguf) -> Value {
+    let number = |key: &str| gguf.metadata().u32(&format!("ernie4_5-moe.{key}")).unwrap().unwrap();
+    let float = |key: &str| gguf.metadata().f32(&format!("ernie4_5-moe.{key}")).unwrap().unwrap();
+    let (width, shared) = (number("expert_feed_forward_length"), number("expert_shared_feed_forward_length"));
+    assert_eq!(shared % width, 0);
+    json!({
+        "architectures": ["Ernie4_5_MoeForCausalLM"],
+        "num_hidden_layers": number("block_count"),
+        "max_position_embeddings": number("context_length"),
+        "hidden_size": number("embedding_length"),
+        "intermediate_size": number("feed_forward_length"),
+        "num_attention_heads": number("attention.head_count"),
+        "num_key_value_heads": number("attention.head_count_kv"),
+        "head_dim": number("attention.key_length"),
+        "rms_norm_eps": float("attention.layer_norm_rms_epsilon"),
+        "rope_theta": float("rope.freq_base"),
+        "moe_num_experts": number("expert_count"),
+        "moe_k": number("expert_used_count"),
+        "moe_intermediate_size": width,
+        "moe_num_shared_experts": shared / width,
+        "moe_layer_start_index": number("leading_dense_block_count"),
+        "moe_layer_interval": number("interleave_moe_layer_step"),
+        "moe_layer_end_index": -1,
+        "tie_word_embeddings": gguf.tensor("output.weight").is_none(),
+        "vocab_size": gguf.require_tensor("token_embd.weight").unwrap().shape[1],
+    })
+}
+
 /// The config.json of a tiny GGUF file.
 pub(crate) fn config(gguf: &Gguf) -> Value {
     let metadata = gguf.metadata();
@@ -337,6 +372,7 @@ pub(crate) fn config(gguf: &Gguf) -> Value {
         "dots1" => "Dots1ForCausalLM",
         "bailingmoe2" => "BailingMoeV2ForCausalLM",
         "ernie4_5" => "Ernie4_5ForCausalLM",
+        "ernie4_5-moe" => return ernie(gguf),
         "qwen3vlmoe" => "Qwen3VLMoeForConditionalGeneration",
         "gpt-oss" => "GptOssForCausalLM",
         other => panic!("{other}"),
@@ -381,7 +417,7 @@ pub(crate) fn config(gguf: &Gguf) -> Value {
     let llama4 = architecture == "llama4";
     let (key, rotated) = (number("attention.key_length_mla"), number("rope.dimension_count"));
     let softmax = architecture == "deepseek2" && number("expert_gating_func").is_none();
-    json!({
+    let mut config = json!({
         "architectures": [class],
         "q_lora_rank": number("attention.q_lora_rank"),
         "kv_lora_rank": number("attention.kv_lora_rank"),
@@ -423,5 +459,7 @@ pub(crate) fn config(gguf: &Gguf) -> Value {
         "routed_scaling_factor": float("expert_weights_scale"),
         "norm_topk_prob": metadata.bool(&format!("{architecture}.expert_weights_norm")).unwrap(),
         "vocab_size": gguf.require_tensor("token_embd.weight").unwrap().shape[1],
-    })
+    });
+    config["topk_method"] = json!(softmax.then_some("group_limited_greedy"));
+    config
 }

@@ -16,7 +16,7 @@ use realm_model::{ModelConfig, Transformer, Weights};
 use serde_json::json;
 
 /// Every family and every variant of rope.
-const MODELS: [&str; 43] = [
+const MODELS: [&str; 45] = [
     "llama-f32",
     "llama-linear-f16",
     "llama-yarn-f32",
@@ -50,6 +50,7 @@ const MODELS: [&str; 43] = [
     "granitemoe-f16",
     "granitemoe-shared-f16",
     "deepseek2-lite-f16",
+    "deepseek2-groups-f16",
     "deepseek3-f16",
     "ministral3-f16",
     "llama4-f16",
@@ -59,6 +60,7 @@ const MODELS: [&str; 43] = [
     "dots1-f16",
     "ling2-f16",
     "ernie4.5-f16",
+    "ernie4.5-moe-f16",
     "qwen3vlmoe-f16",
 ];
 
@@ -77,7 +79,7 @@ fn logits(gguf: &Gguf) -> Vec<u32> {
     let mut batch = Batch::default();
     batch.push(&[1, 7, 42, 99, 3, 3, 60], 0, &tables, Want::Logits);
     runner.forward(&batch).unwrap();
-    runner.logits().iter().map(|logit| logit.to_bits()).collect()
+    runner.outputs().host().iter().map(|logit| logit.to_bits()).collect()
 }
 
 /// The model with numbers that transformers can have: Gemma's norms are stored less 1, which leaves them the

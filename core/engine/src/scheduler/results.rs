@@ -3,6 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use realm_model::Outputs;
+
 use crate::metrics::Outcome;
 use crate::task::{Progress, Rows};
 
@@ -24,9 +26,8 @@ impl Scheduler {
 
     /// Gives every task the results of its rows.
     pub(super) fn hand_out(&mut self, picks: &[Pick], now: Instant) {
-        let (logits, hidden) = (self.runner.logits(), self.runner.hidden());
-        // With the likeliest tokens alone there are no logits.
-        let few = logits.is_empty() && !self.batch.outputs.is_empty();
+        let (outputs, hidden) = (self.runner.outputs(), self.runner.hidden());
+        let few = matches!(outputs, Outputs::Device(_)) && !self.batch.outputs.is_empty();
         let (vocab, width) = (self.runner.config().vocab, self.runner.config().hidden);
         let (mut next_output, mut next_state) = (0, 0);
         let mut parts = Vec::with_capacity(picks.len());
@@ -42,8 +43,8 @@ impl Scheduler {
             let output = wanted(&self.batch.outputs, &mut next_output);
             let state = wanted(&self.batch.hidden, &mut next_state);
             let rows = Rows {
-                logits: if few { &[] } else { &logits[output.start * vocab..output.end * vocab] },
-                top_k: few.then_some((&*self.runner, output)),
+                outputs,
+                range: output,
                 hidden: &hidden[state.start * width..state.end * width],
                 vocab,
                 width,

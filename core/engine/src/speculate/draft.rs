@@ -210,7 +210,7 @@ impl DraftModel {
     fn run(&mut self, going: &[usize], drafts: &mut [Vec<u32>]) -> Result<(), Error> {
         self.runner.forward(&self.batch).map_err(|e| Error::Model(format!("the draft model: {e}")))?;
         let vocab = self.runner.config().vocab;
-        for (&i, logits) in going.iter().zip(self.runner.logits().chunks_exact(vocab)) {
+        for (&i, logits) in going.iter().zip(self.runner.outputs().host().chunks_exact(vocab)) {
             drafts[i].push(argmax(&logits[..self.vocabulary]));
         }
         Ok(())

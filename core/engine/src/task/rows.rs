@@ -2,16 +2,16 @@
 
 use std::ops::Range;
 
-use realm_model::{Forward, TopK};
+use realm_model::{Outputs, TopK};
 
 use crate::{Error, Logits};
 
 /// The results of a forward pass for one task.
 pub(crate) struct Rows<'a> {
-    /// Logits of the rows that wanted them, `[rows * vocab]`; empty where only the likeliest are on the host.
-    pub(crate) logits: &'a [f32],
-    /// The likeliest tokens of these rows, where the others are still on the device.
-    pub(crate) top_k: Option<(&'a dyn Forward, Range<usize>)>,
+    /// The logits of all tasks.
+    pub(crate) outputs: Outputs<'a>,
+    /// The rows among them that are this task's.
+    pub(crate) range: Range<usize>,
     /// Hidden states of the rows that wanted them, `[rows * hidden]`.
     pub(crate) hidden: &'a [f32],
     /// The number of elements in a row of logits, and in one of hidden states.
@@ -22,38 +22,57 @@ pub(crate) struct Rows<'a> {
 impl Rows<'_> {
     /// The number of rows with logits.
     pub(crate) fn len(&self) -> usize {
-        match &self.top_k {
-            Some((_, rows)) => rows.len(),
-            None => self.logits.len() / self.vocab,
+        self.range.len()
+    }
+
+    /// The logits of all rows, `[rows * vocab]`; empty where only the likeliest are on the host.
+    pub(crate) fn host(&self) -> &[f32] {
+        match self.outputs {
+            Outputs::Host(all) => &all[self.range.start * self.vocab..self.range.end * self.vocab],
+            Outputs::Device(_) => &[],
         }
     }
 
     /// The likeliest tokens of row `i`, where no more are on the host.
     pub(crate) fn top_k(&self, i: usize) -> Option<TopK<'_>> {
-        self.top_k.as_ref().and_then(|(runner, rows)| runner.top_k(rows.start + i))
+        match self.outputs {
+            Outputs::Device(rows) => rows.top_k(self.range.start + i).ok(),
+            Outputs::Host(_) => None,
+        }
     }
 
     /// The logits of row `i`, to keep: the likeliest tokens where only they are on the host, and otherwise a
     /// copy, which may use `spare`.
-    pub(crate) fn logits(&self, i: usize, spare: &mut Vec<f32>) -> Logits {
-        if let Some((runner, rows)) = &self.top_k
-            && let Some(top_k) = runner.top_k(rows.start + i)
-            && let Some(row) = runner.kept(rows.start + i)
+    pub(crate) fn logits(&self, i: usize, spare: &mut Vec<f32>) -> Result<Logits, Error> {
+        if let Outputs::Device(rows) = self.outputs
+            && let Some(row) = rows.keep(self.range.start + i)
         {
-            return Logits::on_device(self.vocab, row, top_k);
+            let top_k = rows.top_k(self.range.start + i).map_err(|e| Error::Model(e.to_string()))?;
+            return Ok(Logits::on_device(self.vocab, row, top_k));
         }
         let mut values = std::mem::take(spare);
         values.clear();
-        values.extend_from_slice(&self.logits[i * self.vocab..][..self.vocab]);
-        Logits::new(values)
+        match self.outputs {
+            Outputs::Host(all) => values.extend_from_slice(self.row(all, i)),
+            Outputs::Device(rows) => {
+                rows.read(self.range.start + i, &mut values).map_err(|e| Error::Model(e.to_string()))?;
+            }
+        }
+        Ok(Logits::new(values))
     }
 
     /// All logits of row `i`, fetched into `space` if they are on the device.
     pub(crate) fn all<'s>(&'s self, i: usize, space: &'s mut Vec<f32>) -> Result<&'s [f32], Error> {
-        let Some((runner, rows)) = &self.top_k else {
-            return Ok(&self.logits[i * self.vocab..][..self.vocab]);
-        };
-        runner.read_logits(rows.start + i, space).map_err(|e| Error::Model(e.to_string()))?;
-        Ok(space)
+        match self.outputs {
+            Outputs::Host(all) => Ok(self.row(all, i)),
+            Outputs::Device(rows) => {
+                rows.read(self.range.start + i, space).map_err(|e| Error::Model(e.to_string()))?;
+                Ok(space)
+            }
+        }
+    }
+
+    fn row<'s>(&self, all: &'s [f32], i: usize) -> &'s [f32] {
+        &all[(self.range.start + i) * self.vocab..][..self.vocab]
     }
 }

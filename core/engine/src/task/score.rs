@@ -32,7 +32,7 @@ impl Score {
 
     /// Takes rows of logits, the last of which stands before token `end`.
     pub(super) fn advance(&mut self, results: &Rows<'_>, end: usize, tokens: &[u32]) {
-        let rows = results.logits.chunks_exact(results.vocab);
+        let rows = results.host().chunks_exact(results.vocab);
         let first = end - rows.len();
         for (i, row) in rows.enumerate() {
             if let Err(error) = finite(row, || format!("token {}", first + i + 1)) {

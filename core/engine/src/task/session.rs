@@ -143,11 +143,12 @@ impl Session {
 
     pub(super) fn advance(&mut self, results: &Rows<'_>) {
         let Some(pending) = &mut self.pending else { return };
+        let mut failed = None;
         match &mut pending.results {
             Results::Values(forwarded, _) => {
                 let (values, width) = match pending.output {
                     Output::Hidden => (results.hidden, results.width),
-                    _ => (results.logits, results.vocab),
+                    _ => (results.host(), results.vocab),
                 };
                 if !values.is_empty() {
                     forwarded.values.extend_from_slice(values);
@@ -155,8 +156,16 @@ impl Session {
                 }
             }
             Results::Logits(computed, spare, _) => {
-                computed.rows.extend((0..results.len()).map(|i| results.logits(i, spare)));
+                for i in 0..results.len() {
+                    match results.logits(i, spare) {
+                        Ok(row) => computed.rows.push(row),
+                        Err(error) => failed = Some(error),
+                    }
+                }
             }
+        }
+        if let Some(error) = failed {
+            self.fail(error);
         }
     }
 

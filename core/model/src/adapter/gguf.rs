@@ -3,6 +3,7 @@
 use realm_gguf::{Gguf, TensorInfo};
 
 use super::{AdapterFile, Data, Matrix, Pair, invalid, not_supported, show};
+use crate::names::Adapted;
 use crate::{Error, TensorId};
 
 pub(super) fn read(gguf: Gguf) -> Result<AdapterFile, Error> {
@@ -35,11 +36,12 @@ pub(super) fn read(gguf: Gguf) -> Result<AdapterFile, Error> {
             return Err(invalid(format!("tensor `{}` is no part of a LoRA pair", show(&a.name))));
         };
         let b = gguf.require_tensor(&format!("{weight}.lora_b"))?;
-        let rank = b.shape.first().copied().unwrap_or(1) as f32;
+        let rank = b.shape.first().map_or(1, |&rank| rank as usize);
         // llama.cpp treats an alpha of 0 as no scaling.
-        let scale = if alpha == 0.0 { 1.0 } else { alpha / rank };
+        let scale = if alpha == 0.0 { 1.0 } else { alpha / rank as f32 };
         let keep = |info: &TensorInfo| Matrix { info: info.clone(), bytes: 0..0 };
-        pairs.push(Pair { id: weight_of(weight)?, scale, a: keep(a), b: keep(b) });
+        let of = Adapted::Matrix(weight_of(weight)?);
+        pairs.push(Pair { of, scale, rank, a: keep(a), b: keep(b) });
     }
     let architecture = metadata.str("general.architecture")?.map(str::to_owned);
     AdapterFile::new(Data::Gguf(gguf), architecture, pairs)

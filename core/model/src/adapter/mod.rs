@@ -2,10 +2,13 @@
 //! arXiv:2106.09685).
 //!
 //! [`AdapterFile`] is the contents of a file, independent of a model: `gguf` and `peft` read the two formats.
-//! `weights` fits it to a model and uploads it, and `active` finds the rows of a batch that use it.
+//! `weights` fits it to a model and uploads it (`experts` the changes of experts), and `active` finds the
+//! rows of a batch that use it.
 
 mod active;
+mod experts;
 mod gguf;
+mod numbers;
 mod peft;
 mod weights;
 
@@ -14,6 +17,7 @@ use std::path::Path;
 
 use realm_gguf::{Gguf, Tensor, TensorInfo};
 
+use crate::names::Adapted;
 use crate::{Error, TensorId};
 pub(crate) use active::Active;
 pub use weights::AdapterWeights;
@@ -33,14 +37,15 @@ enum Data {
     Safetensors(Vec<u8>),
 }
 
-/// The two matrices that change one weight.
+/// The two matrices that change one weight, or those that change the matrices of all experts.
 struct Pair {
-    id: TensorId,
+    of: Adapted,
     /// Alpha over the rank, or over the root of the rank.
     scale: f32,
-    /// `[inputs, rank]` in GGUF's order of dimensions.
+    rank: usize,
+    /// `[inputs, rank]` in GGUF's order of dimensions, and for all experts their number.
     a: Matrix,
-    /// `[rank, outputs]`
+    /// `[rank, outputs]`, and for all experts their number.
     b: Matrix,
 }
 
@@ -82,7 +87,7 @@ impl AdapterFile {
 
     /// The largest rank.
     pub fn rank(&self) -> usize {
-        self.pairs.iter().map(Pair::rank).max().unwrap_or(0)
+        self.pairs.iter().map(|pair| pair.rank).max().unwrap_or(0)
     }
 
     /// Returns whether the rows of queries and keys are still in PEFT's order, not in that of llama's GGUF
@@ -108,27 +113,35 @@ impl AdapterFile {
             return Err(invalid("the adapter changes no weight".into()));
         }
         let mut seen = std::collections::HashSet::new();
-        for Pair { id, scale, a, b } in &pairs {
-            if !seen.insert(*id) {
-                return Err(invalid(format!("`{id}` is changed twice")));
+        for Pair { of, scale, a, b, .. } in &pairs {
+            // The two parameters of a layer's experts are told apart by their shapes.
+            let named = !matches!(of, Adapted::Experts(_));
+            if !seen.insert(*of) && named {
+                return Err(invalid(format!("{} is changed twice", name(*of))));
             }
+            let experts = matches!(of, Adapted::Matrix(TensorId::Layer(_, tensor)) if tensor.is_of_experts());
             match (&a.info.shape[..], &b.info.shape[..]) {
-                ([_, rank], [columns, _]) if rank == columns => {}
+                ([_, rank], [columns, _]) if rank == columns && !experts => {}
+                ([_, rank, count], [columns, _, of]) if rank == columns && count == of && experts => {}
                 (a, b) => {
-                    return Err(invalid(format!("`{id}` is changed by matrices of shapes {a:?} and {b:?}")));
+                    let what = name(*of);
+                    return Err(invalid(format!("{what} is changed by matrices of shapes {a:?} and {b:?}")));
                 }
             }
             if !scale.is_finite() {
-                return Err(invalid(format!("the change of `{id}` is scaled by {scale}")));
+                return Err(invalid(format!("the change of {} is scaled by {scale}", name(*of))));
             }
         }
         Ok(Self { data, architecture, pairs })
     }
 }
 
-impl Pair {
-    fn rank(&self) -> usize {
-        self.b.info.shape.first().map_or(0, |&r| r as usize)
+/// Names a module for an error.
+fn name(of: Adapted) -> String {
+    match of {
+        Adapted::Matrix(id) => format!("`{id}`"),
+        Adapted::Expert(id, expert) => format!("`{id}` of expert {expert}"),
+        Adapted::Experts(layer) => format!("a parameter of the experts of layer {layer}"),
     }
 }
 

@@ -7,7 +7,8 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value};
 
 use super::{AdapterFile, Data, Matrix, Pair, invalid, not_supported, show};
-use crate::{Error, TensorId};
+use crate::Error;
+use crate::names::Adapted;
 
 /// Most bytes of a configuration. Real ones have 1 KB, those with a pattern for every layer 100 KB.
 const MOST_CONFIG_BYTES: u64 = 4 << 20;
@@ -60,8 +61,19 @@ pub(super) fn read(config: &str, data: Vec<u8>) -> Result<AdapterFile, Error> {
         let path = weight.strip_prefix("base_model.model.").unwrap_or(weight);
         let first = 8 + header;
         let (a, b) = (matrix(name, tensors[name], first)?, matrix(&b_name, b, first)?);
+        let of = Adapted::from_hugging_face(path).ok_or_else(|| not_supported(path))?;
+        let wanted = config.rank(path);
         let rank = b.info.shape.first().copied().unwrap_or(0);
-        pairs.push(Pair { id: weight_of(path)?, scale: config.scale(path, rank)?, a, b });
+        // The matrices of all experts are beside each other in one.
+        let fits = match of {
+            Adapted::Experts(_) => rank as f64 % wanted == 0.0,
+            _ => rank as f64 == wanted,
+        };
+        if !fits {
+            let why = format!("`{}` has rank {rank}, but adapter_config.json says {wanted}", show(path));
+            return Err(invalid(why));
+        }
+        pairs.push(Pair { of, scale: config.scale(path), rank: wanted as usize, a, b });
     }
     AdapterFile::new(Data::Safetensors(data), None, pairs)
 }
@@ -91,11 +103,6 @@ fn matrix(name: &str, tensor: &safetensors::tensor::TensorInfo, start: usize) ->
     Ok(Matrix { info, bytes: start + first..start + end })
 }
 
-/// Returns the weight that PEFT calls `path`.
-fn weight_of(path: &str) -> Result<TensorId, Error> {
-    TensorId::from_hugging_face(path).ok_or_else(|| not_supported(path))
-}
-
 /// The contents of `adapter_config.json`.
 struct Config {
     rank: f64,
@@ -108,14 +115,13 @@ struct Config {
 
 /// Settings that make something other than a plain LoRA adapter, unless they are absent, null, false or
 /// empty.
-const OTHER_KINDS: [&str; 10] = [
+const OTHER_KINDS: [&str; 9] = [
     "use_dora",
     "fan_in_fan_out",
     "modules_to_save",
     "lora_bias",
     "layer_replication",
     "trainable_token_indices",
-    "target_parameters",
     "alora_invocation_tokens",
     "use_qalora",
     "arrow_config",
@@ -173,30 +179,37 @@ impl Config {
                 .collect(),
             Some(_) => Err(bad(format!("`{key}` is no object"))),
         };
+        let (ranks, alphas) = (patterns("rank_pattern")?, patterns("alpha_pattern")?);
+        // Both parameters of a layer's experts have the same name in the file.
+        let parameters = config.get("target_parameters").and_then(Value::as_array);
+        if parameters.is_some_and(|all| !all.is_empty()) && !(ranks.is_empty() && alphas.is_empty()) {
+            let why = "adapters with `target_parameters` and `rank_pattern` or `alpha_pattern`";
+            return Err(Error::Unsupported(format!("{why} are not supported")));
+        }
         Ok(Self {
             rank: number("r")?,
             alpha: number("lora_alpha")?,
             root: config.get("use_rslora").and_then(Value::as_bool).unwrap_or(false),
-            ranks: patterns("rank_pattern")?,
-            alphas: patterns("alpha_pattern")?,
+            ranks,
+            alphas,
         })
     }
 
-    /// The factor on the adapter's change of module `path`, whose tensors have rank `rank`.
-    fn scale(&self, path: &str, rank: u64) -> Result<f32, Error> {
-        let of = |patterns: &[(Pattern, f64)], otherwise: f64| {
-            patterns.iter().find(|(p, _)| p.matches(path)).map_or(otherwise, |(_, n)| *n)
-        };
-        let wanted = of(&self.ranks, self.rank);
-        if wanted != rank as f64 {
-            return Err(invalid(format!(
-                "`{}` has rank {rank}, but adapter_config.json says {wanted}",
-                show(path)
-            )));
-        }
-        let alpha = of(&self.alphas, self.alpha);
-        Ok((alpha / if self.root { wanted.sqrt() } else { wanted }) as f32)
+    /// The rank of the adapter's change of module `path`.
+    fn rank(&self, path: &str) -> f64 {
+        of(&self.ranks, path, self.rank)
     }
+
+    /// The factor on the adapter's change of module `path`.
+    fn scale(&self, path: &str) -> f32 {
+        let (rank, alpha) = (self.rank(path), of(&self.alphas, path, self.alpha));
+        (alpha / if self.root { rank.sqrt() } else { rank }) as f32
+    }
+}
+
+/// Returns the value of the first pattern that matches `path`.
+fn of(patterns: &[(Pattern, f64)], path: &str, otherwise: f64) -> f64 {
+    patterns.iter().find(|(pattern, _)| pattern.matches(path)).map_or(otherwise, |(_, n)| *n)
 }
 
 /// A key of `rank_pattern` or `alpha_pattern`. PEFT treats it as a regular expression that must match a

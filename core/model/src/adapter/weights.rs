@@ -1,15 +1,14 @@
 //! An adapter fitted to a model and uploaded to its backend.
 
 use std::any::Any;
-use std::borrow::Cow;
 use std::sync::{Arc, Weak};
 
-use half::f16;
-use realm_compute::{Backend, RopeStyle, quant};
-use realm_gguf::{Tensor, TensorInfo, TensorType};
+use realm_compute::Backend;
+use realm_gguf::Tensor;
 
+use super::numbers::Numbers;
 use super::{AdapterFile, Pair, invalid};
-use crate::names::LayerTensor;
+use crate::names::{Adapted, LayerTensor};
 use crate::weights::Transformer;
 use crate::{Error, TensorId};
 
@@ -57,8 +56,13 @@ impl<B: Backend> Adapter<B> {
         let layers = c.layers.iter().map(|_| [const { None }; LayerTensor::ALL.len()]).collect();
         let mut adapter = Self { model: Arc::downgrade(model), layers, output: None, bytes: 0 };
         for pair in &file.pairs {
-            adapter.add(model, file, pair)?;
+            if let Adapted::Matrix(id) = pair.of
+                && !matches!(id, TensorId::Layer(_, tensor) if tensor.is_of_experts())
+            {
+                adapter.add(model, file, pair, id)?;
+            }
         }
+        super::experts::add(&mut adapter, model, file)?;
         Ok(adapter)
     }
 
@@ -77,15 +81,50 @@ impl<B: Backend> Adapter<B> {
         self.output.as_ref()
     }
 
-    fn add(&mut self, model: &Transformer<B>, file: &AdapterFile, pair: &Pair) -> Result<(), Error> {
-        let fit = Fit::new(model, pair)?;
+    /// Uploads the change of a matrix, or of the matrices of all experts. `a` and `b` are in GGUF's shapes.
+    pub(super) fn upload(
+        &mut self,
+        model: &Transformer<B>,
+        id: TensorId,
+        scale: f32,
+        a: &Numbers<'_>,
+        b: &Tensor<'_>,
+        factor: f32,
+    ) -> Result<(), Error> {
+        // A backend of several devices finds the weight's device by this name.
+        let mut info = b.info.clone();
+        info.name = id.weight();
+        let pair = model.backend.low_rank(&a.tensor(), &Tensor { info: &info, data: b.data })?;
+        let change = Change { pair, scale: scale * a.factor * factor };
+        if !change.scale.is_finite() {
+            return Err(invalid(format!("the change of `{id}` is out of range")));
+        }
+        self.bytes += a.data.len() + b.data.len();
+        let place = match id {
+            TensorId::Layer(layer, tensor) => &mut self.layers[layer][tensor as usize],
+            _ => &mut self.output,
+        };
+        match place.replace(change) {
+            Some(_) => Err(invalid(format!("`{id}` is changed twice"))),
+            None => Ok(()),
+        }
+    }
+
+    fn add(
+        &mut self,
+        model: &Transformer<B>,
+        file: &AdapterFile,
+        pair: &Pair,
+        id: TensorId,
+    ) -> Result<(), Error> {
+        let fit = Fit::new(model, pair, id)?;
         let shape = |what: &str, found: &[u64], wanted: [usize; 2]| match found {
             [columns, rows] if *columns == wanted[0] as u64 && *rows == wanted[1] as u64 => Ok(()),
-            _ => Err(invalid(format!("`{}` of `{}` has shape {found:?}, not {wanted:?}", what, pair.id))),
+            _ => Err(invalid(format!("`{what}` of `{id}` has shape {found:?}, not {wanted:?}"))),
         };
         let outputs: usize = fit.tensors.iter().map(|(_, outputs)| outputs).sum();
-        shape("a", &pair.a.info.shape, [fit.inputs, pair.rank()])?;
-        shape("b", &pair.b.info.shape, [pair.rank(), outputs])?;
+        shape("a", &pair.a.info.shape, [fit.inputs, pair.rank])?;
+        shape("b", &pair.b.info.shape, [pair.rank, outputs])?;
         let narrow = model.quantized;
         let (mut a_bytes, mut b_bytes) = (Vec::new(), Vec::new());
         let a = Numbers::read(&file.tensor(&pair.a, &mut a_bytes)?, narrow)?;
@@ -94,26 +133,12 @@ impl<B: Backend> Adapter<B> {
             b.interleave(heads);
         }
         let (all, mut first) = (b.tensor(), 0);
-        for (id, outputs) in fit.tensors {
-            let (mut info, data) = all
+        for (part, outputs) in fit.tensors {
+            let (info, data) = all
                 .rows(first as u64..(first + outputs) as u64)
-                .ok_or_else(|| invalid(format!("`{}` has too few rows", pair.id)))?;
-            // A backend of several devices finds the weight's device by this name.
-            info.name = id.weight();
-            let low_rank = model.backend.low_rank(&a.tensor(), &Tensor { info: &info, data })?;
-            let change = Change { pair: low_rank, scale: pair.scale * a.factor * b.factor };
-            if !change.scale.is_finite() {
-                return Err(invalid(format!("the change of `{}` is out of range", pair.id)));
-            }
-            self.bytes += a.data.len() + data.len();
+                .ok_or_else(|| invalid(format!("`{id}` has too few rows")))?;
+            self.upload(model, part, pair.scale, &a, &Tensor { info: &info, data }, b.factor)?;
             first += outputs;
-            let place = match id {
-                TensorId::Layer(layer, tensor) => &mut self.layers[layer][tensor as usize],
-                _ => &mut self.output,
-            };
-            if place.replace(change).is_some() {
-                return Err(invalid(format!("`{}` is changed twice", pair.id)));
-            }
         }
         Ok(())
     }
@@ -129,10 +154,10 @@ struct Fit {
 }
 
 impl Fit {
-    fn new<B: Backend>(model: &Transformer<B>, pair: &Pair) -> Result<Self, Error> {
+    fn new<B: Backend>(model: &Transformer<B>, pair: &Pair, id: TensorId) -> Result<Self, Error> {
         use LayerTensor::{Gate, K, Q, Qkv, Up, V};
-        let (c, id) = (&model.config, pair.id);
-        let unknown = || invalid(format!("{} models have no `{id}`", c.architecture));
+        let c = &model.config;
+        let unknown = || invalid(format!("adapters of {} models do not change `{id}`", c.architecture));
         let TensorId::Layer(index, tensor) = id else {
             let [outputs, inputs] = c.shape_of(id).filter(|_| id == TensorId::Output).ok_or_else(unknown)?;
             return Ok(Self { inputs, tensors: vec![(id, outputs)], permuted_heads: None });
@@ -159,92 +184,12 @@ impl Fit {
             fit.inputs = inputs;
             fit.tensors.push((id, outputs));
         }
-        let spec = &attention.spec;
-        let interleaved = spec.rope.is_some_and(|rope| c.ropes[rope].style == RopeStyle::Interleaved);
+        let reordered = c.architecture.reorders_heads();
         fit.permuted_heads = match tensor {
-            Q if interleaved => Some(spec.heads),
-            K if interleaved => Some(spec.kv_heads),
+            Q if reordered => Some(attention.spec.heads),
+            K if reordered => Some(attention.spec.kv_heads),
             _ => None,
         };
         Ok(fit)
     }
-}
-
-/// A matrix in a type that backends support: the numbers multiplied by `1 / factor`.
-struct Numbers<'a> {
-    info: TensorInfo,
-    data: Cow<'a, [u8]>,
-    factor: f32,
-}
-
-impl<'a> Numbers<'a> {
-    /// Reads the numbers; `narrow` rounds F32 to 16 bits.
-    fn read(tensor: &Tensor<'a>, narrow: bool) -> Result<Self, Error> {
-        let name = || super::show(&tensor.info.name);
-        let retyped = |ty| {
-            TensorInfo::new(&*tensor.info.name, tensor.info.shape.clone(), ty)
-                .ok_or_else(|| invalid(format!("`{}` is too large", name())))
-        };
-        let infinite = || invalid(format!("`{}` holds a number that is not finite", name()));
-        let (ty, keep) = (tensor.info.ty, Cow::Borrowed(tensor.data));
-        let exponents = match ty {
-            TensorType::F16 => 0x7c00,
-            TensorType::BF16 => 0x7f80,
-            _ => {
-                let mut values = vec![0.0; tensor.info.len()];
-                quant::dequantize(ty, tensor.data, &mut values)?;
-                if values.iter().any(|v| !v.is_finite()) {
-                    return Err(infinite());
-                }
-                if narrow {
-                    let (data, factor) = halves(&values);
-                    return Ok(Self { info: retyped(TensorType::F16)?, data: data.into(), factor });
-                }
-                let data = match ty {
-                    TensorType::F32 => keep,
-                    _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-                };
-                return Ok(Self { info: retyped(TensorType::F32)?, data, factor: 1.0 });
-            }
-        };
-        let finite = |b: &[u8]| u16::from_le_bytes([b[0], b[1]]) & exponents != exponents;
-        if !tensor.data.chunks_exact(2).all(finite) {
-            return Err(infinite());
-        }
-        Ok(Self { info: tensor.info.clone(), data: keep, factor: 1.0 })
-    }
-
-    fn tensor(&self) -> Tensor<'_> {
-        Tensor { info: &self.info, data: &self.data }
-    }
-
-    /// Puts the rows of every head in the order of llama's GGUF files: rows `i` and `i + dim / 2`, which rope
-    /// rotates together, become neighbors.
-    fn interleave(&mut self, heads: usize) {
-        let rows = self.info.shape.get(1).map_or(0, |&r| r as usize);
-        let (row_bytes, dim) = (self.data.len() / rows.max(1), rows / heads);
-        let mut out = Vec::with_capacity(self.data.len());
-        for head in self.data.chunks_exact(dim * row_bytes) {
-            let (pairs, last) = head.split_at(dim / 2 * 2 * row_bytes);
-            let (first, second) = pairs.split_at(pairs.len() / 2);
-            for (a, b) in first.chunks_exact(row_bytes).zip(second.chunks_exact(row_bytes)) {
-                out.extend_from_slice(a);
-                out.extend_from_slice(b);
-            }
-            out.extend_from_slice(last);
-        }
-        self.data = out.into();
-    }
-}
-
-/// Rounds to half floats. The numbers are scaled by a power of two, so that the largest come near the end of
-/// the range and none that matters near its beginning; returns the factor that undoes the scaling.
-fn halves(values: &[f32]) -> (Vec<u8>, f32) {
-    let largest = values.iter().fold(0f32, |m, v| m.max(v.abs()));
-    // The largest number comes to 2^14 to 2^15. Numbers below 2^-40 are as good as 0, so the scale is at most
-    // 2^54.
-    let exponent = if largest > 0.0 { 14 - largest.log2().floor().clamp(-40.0, 127.0) as i32 } else { 0 };
-    let scale = 2f32.powi(exponent);
-    let data = values.iter().flat_map(|v| f16::from_f32(v * scale).to_le_bytes()).collect();
-    (data, 1.0 / scale)
 }

@@ -1,12 +1,12 @@
 //! DeepSeek V2, V3 and R1 and what shares their architecture: a latent state of keys and values.
 
-use realm_compute::{Gating, RopeStyle};
+use realm_compute::{Gating, GroupRank, RopeStyle};
 
 use super::reader::Reader;
 use super::shape::{Experts, Shape};
 use crate::Error;
 use crate::rope::{RopeScaling, yarn_magnitude};
-use crate::spec::LatentSpec;
+use crate::spec::{FeedForwardSpec, LatentSpec};
 
 pub(super) fn deepseek2(r: &Reader<'_>) -> Result<Shape, Error> {
     let mut shape = Shape::plain(r, RopeStyle::Interleaved)?;
@@ -47,6 +47,15 @@ pub(super) fn deepseek2(r: &Reader<'_>) -> Result<Shape, Error> {
     let shared = r.shared_experts(None)?;
     if r.dim_or_none("expert_count")?.is_some() {
         shape.experts(r, &Experts::plain(Gating::Softmax), shared)?;
+        // Groups compete otherwise in V2 than in V3; files do not say so, but V3 has sigmoids.
+        for layer in &mut shape.layers {
+            if let FeedForwardSpec::Experts(experts) = &mut layer.feed_forward
+                && experts.routing.gating == Gating::Softmax
+                && let Some(groups) = &mut experts.routing.groups
+            {
+                groups.rank = GroupRank::Best;
+            }
+        }
     }
     Ok(shape)
 }

@@ -90,6 +90,17 @@ impl Architecture {
         self.0.name
     }
 
+    /// Returns whether the rows of queries and keys are in another order in GGUF files than in Hugging
+    /// Face's: the two that rope rotates together are neighbors there.
+    pub fn reorders_heads(self) -> bool {
+        matches!(self.name(), "llama" | "smollm3" | "granite" | "granitemoe" | "mistral3")
+    }
+
+    /// Returns whether gates and ways up of experts alternate in Hugging Face's files.
+    pub(crate) fn alternates_gates(self) -> bool {
+        self.name() == "gpt-oss"
+    }
+
     /// Returns the architecture named `name`.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The shape that a family reads from metadata: what all families have in common, and the steps by which a
 //! family says what it does otherwise.
 
-use realm_compute::{Activation, Gating, Groups, NormKind, RopeStyle, Routing, Window};
+use realm_compute::{Activation, Gating, GroupRank, Groups, NormKind, RopeStyle, Routing, Window};
 
 use super::reader::Reader;
 use crate::Error;
@@ -214,7 +214,9 @@ impl Shape {
             }
         };
         let groups = match (r.dim_or_none("expert_group_count")?, r.dim_or_none("expert_group_used_count")?) {
-            (Some(count), Some(used)) if count > 1 && used < count => Some(Groups { count, used }),
+            (Some(count), Some(used)) if count > 1 && used < count => {
+                Some(Groups { count, used, rank: GroupRank::BestTwo })
+            }
             _ => None,
         };
         if groups.is_some_and(|groups| !count.is_multiple_of(groups.count)) {

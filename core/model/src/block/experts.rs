@@ -29,6 +29,10 @@ pub(crate) struct Expert<B: Backend> {
     pub(crate) bias: Option<B::Vector>,
 }
 
+/// The tensors of the experts.
+pub(super) const EXPERTS: Tensors =
+    [LayerTensor::ExpertGates, LayerTensor::ExpertUps, LayerTensor::ExpertDowns];
+
 /// The tensors of the network beside the experts.
 pub(super) const SHARED: Tensors = [LayerTensor::SharedGate, LayerTensor::SharedUp, LayerTensor::SharedDown];
 
@@ -83,10 +87,11 @@ impl<B: Backend> ExpertsBlock<B> {
         input: &B::Buffer,
         [gate, up]: [&mut ByWidth<B>; 2],
         shared_gate: &mut B::Buffer,
-        [gate_lora, up_lora, down_lora]: &[Vec<Lora<'_, B>>; 3],
+        [shared_lora, expert_lora]: &[[Vec<Lora<'_, B>>; 3]; 2],
         out: &mut B::Buffer,
     ) -> Result<(), Error> {
         if let Some(network) = &self.shared {
+            let [gate_lora, up_lora, down_lora] = shared_lora;
             let (gate, up) = (gate.of(network.width())?, up.of(network.width())?);
             let hidden = network.hidden(b, input, gate, up, gate_lora, up_lora)?;
             b.matmul(hidden, &mut [network.down.job(down_lora, out)])?;
@@ -96,6 +101,7 @@ impl<B: Backend> ExpertsBlock<B> {
             b.matmul(input, &mut [job])?;
             b.scale_rows(shared_gate, out)?;
         }
+        let [gate_lora, up_lora, down_lora] = expert_lora;
         let mixture = Mixture {
             router: &self.router,
             router_bias: self.router_bias.as_ref(),
@@ -108,6 +114,9 @@ impl<B: Backend> ExpertsBlock<B> {
             up_bias: self.up.bias.as_ref(),
             down_bias: self.down.bias.as_ref(),
             activation: self.spec.expert.activation,
+            gate_lora,
+            up_lora,
+            down_lora,
             accumulate: self.shared.is_some(),
         };
         Ok(b.mixture(input, &mixture, out)?)

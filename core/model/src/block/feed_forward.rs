@@ -2,7 +2,7 @@
 
 use realm_compute::{Backend, Lora};
 
-use super::experts::{ExpertsBlock, SHARED};
+use super::experts::{EXPERTS, ExpertsBlock, SHARED};
 use super::{BlockNorms, Linear, add, add_delta, input};
 use crate::adapter::Active;
 use crate::load::Loader;
@@ -95,7 +95,7 @@ impl<B: Backend> FeedForwardBlock<B> {
             Network::Experts(experts) => {
                 let Buffers { x, normed, delta, gate, up, shared_gate, .. } = buffers;
                 let input = input(b, c, self.places, &self.norms, x, normed)?;
-                let lora = SHARED.map(|tensor| active.layer(index, tensor));
+                let lora = [SHARED, EXPERTS].map(|of| of.map(|tensor| active.layer(index, tensor)));
                 experts.run(b, input, [gate, up], shared_gate, &lora, delta)?;
                 add_delta(b, c, &self.norms, delta, x)
             }

@@ -1,5 +1,7 @@
 //! Names in Hugging Face's files, which PEFT's adapters use as well.
 
+use std::borrow::Cow;
+
 use super::{LayerTensor, TensorId};
 
 /// Names of a layer's matrices.
@@ -16,6 +18,17 @@ const MATRICES: &[(&str, LayerTensor)] = &[
     ("mlp.shared_expert.gate_proj", LayerTensor::SharedGate),
     ("mlp.shared_expert.up_proj", LayerTensor::SharedUp),
     ("mlp.shared_expert.down_proj", LayerTensor::SharedDown),
+    ("mlp.shared_experts.gate_proj", LayerTensor::SharedGate),
+    ("mlp.shared_experts.up_proj", LayerTensor::SharedUp),
+    ("mlp.shared_experts.down_proj", LayerTensor::SharedDown),
+    ("shared_mlp.output_linear", LayerTensor::SharedDown),
+    ("self_attn.q_a_proj", LayerTensor::QueryDown),
+    ("self_attn.q_b_proj", LayerTensor::QueryUp),
+    ("self_attn.kv_a_proj_with_mqa", LayerTensor::KeyValueDown),
+    ("attention.query_key_value", LayerTensor::Qkv),
+    ("attention.dense", LayerTensor::AttentionOutput),
+    ("mlp.c_fc", LayerTensor::Up),
+    ("mlp.c_proj", LayerTensor::Down),
 ];
 
 /// Names of a layer's other tensors, the same in all families that have them.
@@ -26,34 +39,36 @@ const OTHERS: &[(&str, LayerTensor)] = &[
     ("self_attn.sinks", LayerTensor::Sinks),
     ("self_attn.query_layernorm", LayerTensor::QNorm),
     ("self_attn.key_layernorm", LayerTensor::KNorm),
-    ("self_attn.q_a_proj", LayerTensor::QueryDown),
     ("self_attn.q_a_layernorm", LayerTensor::QueryDownNorm),
-    ("self_attn.q_b_proj", LayerTensor::QueryUp),
-    ("self_attn.kv_a_proj_with_mqa", LayerTensor::KeyValueDown),
     ("self_attn.kv_a_layernorm", LayerTensor::KeyValueDownNorm),
     ("self_attn.kv_b_proj", LayerTensor::KeyValueUp),
-    ("attention.query_key_value", LayerTensor::Qkv),
-    ("attention.dense", LayerTensor::AttentionOutput),
     ("attention.query_layernorm", LayerTensor::QNorm),
     ("attention.key_layernorm", LayerTensor::KNorm),
-    ("mlp.c_fc", LayerTensor::Up),
-    ("mlp.c_proj", LayerTensor::Down),
     ("mlp.gate", LayerTensor::Router),
     ("mlp.router", LayerTensor::Router),
     ("block_sparse_moe.gate", LayerTensor::Router),
     ("block_sparse_moe.router.layer", LayerTensor::Router),
     ("mlp.gate.e_score_correction_bias", LayerTensor::SelectionBias),
     ("mlp.gate.expert_bias", LayerTensor::SelectionBias),
+    ("mlp.moe_statics.e_score_correction_bias", LayerTensor::SelectionBias),
     ("mlp.shared_expert_gate", LayerTensor::SharedRouter),
-    ("mlp.shared_experts.gate_proj", LayerTensor::SharedGate),
-    ("mlp.shared_experts.up_proj", LayerTensor::SharedUp),
-    ("mlp.shared_experts.down_proj", LayerTensor::SharedDown),
-    ("shared_mlp.output_linear", LayerTensor::SharedDown),
     ("mlp.experts.gate_proj", LayerTensor::ExpertGates),
     ("mlp.experts.up_proj", LayerTensor::ExpertUps),
     ("mlp.experts.down_proj", LayerTensor::ExpertDowns),
     ("block_sparse_moe.output_linear", LayerTensor::ExpertDowns),
 ];
+
+/// A module of a layer that adapters change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Adapted {
+    /// A matrix, or the matrices of all experts.
+    Matrix(TensorId),
+    /// The matrix of one expert.
+    Expert(TensorId, u32),
+    /// A parameter of the experts of a layer: their gates and ways up, or their ways down. PEFT names both
+    /// alike (`target_parameters`).
+    Experts(usize),
+}
 
 /// Names of one expert's matrices: behind `mlp.experts.N.`, and in Mixtral behind
 /// `block_sparse_moe.experts.N.`.
@@ -132,27 +147,48 @@ impl TensorId {
         }
         let (layer, module) = inner.strip_prefix("layers.")?.split_once('.')?;
         let layer = layer.parse().ok()?;
-        // Llama 4's name of the feed-forward network.
-        let renamed = module.strip_prefix("feed_forward.").map(|rest| format!("mlp.{rest}"));
-        let module = renamed.as_deref().unwrap_or(module);
+        let module = &*plain(module);
         let tables = [norms.table(), MATRICES, OTHERS];
         if let Some(tensor) = tables.iter().find_map(|table| find(table, module)) {
             return Some((Self::Layer(layer, tensor), None));
         }
-        let rest = module
-            .strip_prefix("mlp.experts.")
-            .or_else(|| module.strip_prefix("block_sparse_moe.experts."))?;
-        let (expert, matrix) = rest.split_once('.')?;
-        Some((Self::Layer(layer, find(EXPERT, matrix)?), Some(expert.parse().ok()?)))
+        let (tensor, expert) = of_expert(module)?;
+        Some((Self::Layer(layer, tensor), Some(expert)))
     }
+}
 
-    /// Returns the role of the matrix `path`, such as `model.layers.0.self_attn.q_proj`, which adapters
-    /// change; `None` if no matrix of a layer has that name.
+impl Adapted {
+    /// Returns the module `path`, such as `model.layers.0.self_attn.q_proj`, which an adapter changes; `None`
+    /// if no matrix of a layer has that name.
     pub fn from_hugging_face(path: &str) -> Option<Self> {
         if path == "lm_head" {
-            return Some(Self::Output);
+            return Some(Self::Matrix(TensorId::Output));
         }
         let (layer, module) = inner(path).strip_prefix("layers.")?.split_once('.')?;
-        Some(Self::Layer(layer.parse().ok()?, find(MATRICES, module)?))
+        let layer = layer.parse().ok()?;
+        let module = &*plain(module);
+        if let Some(tensor) = find(MATRICES, module) {
+            return Some(Self::Matrix(TensorId::Layer(layer, tensor)));
+        }
+        if matches!(module, "mlp.experts" | "mlp.experts.base_layer") {
+            return Some(Self::Experts(layer));
+        }
+        of_expert(module).map(|(tensor, expert)| Self::Expert(TensorId::Layer(layer, tensor), expert))
     }
+}
+
+/// Returns a layer's module with the usual name of the feed-forward network, which Llama 4 has renamed.
+fn plain(module: &str) -> Cow<'_, str> {
+    match module.strip_prefix("feed_forward.") {
+        Some(rest) => format!("mlp.{rest}").into(),
+        None => module.into(),
+    }
+}
+
+/// Returns the matrix of an expert, and its number.
+fn of_expert(module: &str) -> Option<(LayerTensor, u32)> {
+    let rest =
+        module.strip_prefix("mlp.experts.").or_else(|| module.strip_prefix("block_sparse_moe.experts."))?;
+    let (expert, matrix) = rest.split_once('.')?;
+    Some((find(EXPERT, matrix)?, expert.parse().ok()?))
 }

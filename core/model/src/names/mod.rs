@@ -3,7 +3,7 @@
 
 mod hugging_face;
 
-pub use hugging_face::NormNames;
+pub use hugging_face::{Adapted, NormNames};
 
 use std::fmt;
 
@@ -122,10 +122,15 @@ pub(crate) const ROPE_FACTORS_LONG: &str = "rope_factors_long.weight";
 pub(crate) const ROPE_FACTORS_SHORT: &str = "rope_factors_short.weight";
 
 impl LayerTensor {
+    /// Returns whether the tensor holds a matrix for each expert.
+    pub fn is_of_experts(self) -> bool {
+        use LayerTensor::{ExpertDowns, ExpertGateUps, ExpertGates, ExpertUps};
+        matches!(self, ExpertGates | ExpertUps | ExpertGateUps | ExpertDowns)
+    }
+
     /// Returns whether a mixture of experts has the tensor: its router, or the experts that it chooses.
     fn is_routed(self) -> bool {
-        use LayerTensor::{ExpertDowns, ExpertGateUps, ExpertGates, ExpertUps, Router, SelectionBias};
-        matches!(self, Router | SelectionBias | ExpertGates | ExpertUps | ExpertGateUps | ExpertDowns)
+        self.is_of_experts() || matches!(self, Self::Router | Self::SelectionBias)
     }
 }
 

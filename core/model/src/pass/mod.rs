@@ -3,11 +3,13 @@
 //! - [`Forward`]: batches over one KV cache.
 //! - `runner`: the pass on a backend; `check` refuses batches that kernels could not compute.
 //! - `buffers`: the activations of a pass.
-//! - `kept`, `top_k`: rows of logits that stay on the device, and their likeliest tokens on the host.
+//! - `output`: the logits of a pass, on the host or on the device; `kept`, `top_k`: rows that stay on the
+//!   device, and their likeliest tokens on the host.
 
 mod buffers;
 mod check;
 mod kept;
+mod output;
 mod runner;
 mod top_k;
 
@@ -21,6 +23,7 @@ use crate::{Error, ModelConfig};
 
 pub(crate) use buffers::{Buffers, ByWidth, LatentBuffers};
 pub use kept::KeptRow;
+pub use output::{DeviceOutputs, Outputs};
 pub use runner::Runner;
 pub(crate) use runner::{logits, rotate};
 pub use top_k::TopK;
@@ -52,7 +55,7 @@ pub trait Forward: Send + Sync {
     ) -> Result<(), Error>;
 
     /// Runs a batch. Afterwards the keys and values of all rows are in the cache, and
-    /// [`logits`](Self::logits) and [`hidden`](Self::hidden) hold the results that the batch wanted.
+    /// [`outputs`](Self::outputs) and [`hidden`](Self::hidden) hold the results that the batch wanted.
     fn forward(&mut self, batch: &Batch) -> Result<(), Error> {
         self.start(batch)?;
         self.finish()
@@ -69,20 +72,8 @@ pub trait Forward: Send + Sync {
     /// Returns whether the host is free between `start` and `finish`.
     fn overlaps(&self) -> bool;
 
-    /// The logits of the last batch's output rows, `[outputs, vocab]`. Empty if the batch asked only for the
-    /// [likeliest](Batch::top_k) tokens and the device has memory of its own.
-    fn logits(&self) -> &[f32];
-
-    /// The likeliest tokens of one of the last batch's output rows, if `logits` is empty for them.
-    fn top_k(&self, output: usize) -> Option<TopK<'_>>;
-
-    /// Copies the logits of one of the last batch's output rows, `[vocab]`, replacing the contents of `out`.
-    /// May be called on the threads of [`on_host_threads`](Self::on_host_threads).
-    fn read_logits(&self, output: usize, out: &mut Vec<f32>) -> Result<(), Error>;
-
-    /// Returns a handle that holds one of the last batch's output rows, if the batch asked to
-    /// [keep](Batch::keep) them and `logits` is empty for them. Must be called before the next batch.
-    fn kept(&self, output: usize) -> Option<Box<dyn KeptRow>>;
+    /// The logits of the last batch's output rows.
+    fn outputs(&self) -> Outputs<'_>;
 
     /// The last hidden states, after the output norm, of the last batch's hidden rows,
     /// `[hidden rows, hidden]`.

@@ -10,10 +10,10 @@ use realm_compute::{
     AdapterUse, Backend, Batch, CacheLayout, CacheSpec, CacheType, Lora, MatMul, PageFormat, Rope,
 };
 
-use super::Forward;
 use super::buffers::Buffers;
 use super::kept::{KeptRow, KeptRows, Shelf};
 use super::top_k::TopK;
+use super::{DeviceOutputs, Forward, Outputs};
 use crate::adapter::{Active, Adapter, AdapterWeights};
 use crate::block;
 use crate::weights::Transformer;
@@ -226,29 +226,12 @@ impl<B: Backend> Forward for Runner<B> {
         self.model.backend.host(&self.buffers.logits).is_none()
     }
 
-    fn logits(&self) -> &[f32] {
+    fn outputs(&self) -> Outputs<'_> {
         if self.top_k_only {
-            return &[];
+            return Outputs::Device(self);
         }
         let all = self.model.backend.host(&self.buffers.logits).unwrap_or(&self.logits);
-        &all[..self.wanted[0] * self.model.config.vocab]
-    }
-
-    fn top_k(&self, output: usize) -> Option<TopK<'_>> {
-        let width = 2 * TopK::MOST;
-        let row = self.top_k.get(output * width..(output + 1) * width)?;
-        (self.top_k_only && output < self.wanted[0]).then(|| TopK::new(row))
-    }
-
-    fn kept(&self, output: usize) -> Option<Box<dyn KeptRow>> {
-        self.kept.as_ref()?.row(output)
-    }
-
-    fn read_logits(&self, output: usize, out: &mut Vec<f32>) -> Result<(), Error> {
-        if output >= self.wanted[0] {
-            return Err(Error::InvalidBatch(format!("output {output} of {}", self.wanted[0])));
-        }
-        Ok(self.model.backend.read_row(&self.buffers.logits, output, out)?)
+        Outputs::Host(&all[..self.wanted[0] * self.model.config.vocab])
     }
 
     fn hidden(&self) -> &[f32] {
@@ -293,5 +276,32 @@ impl<B: Backend> Forward for Runner<B> {
             }
             _ => Err(Error::InvalidAdapter("the adapter was loaded for another model".into())),
         }
+    }
+}
+
+impl<B: Backend> Runner<B> {
+    /// Refuses a row that the last batch's outputs do not have.
+    fn output(&self, row: usize) -> Result<(), Error> {
+        match row < self.wanted[0] {
+            true => Ok(()),
+            false => Err(Error::InvalidBatch(format!("output {row} of {}", self.wanted[0]))),
+        }
+    }
+}
+
+impl<B: Backend> DeviceOutputs for Runner<B> {
+    fn top_k(&self, row: usize) -> Result<TopK<'_>, Error> {
+        self.output(row)?;
+        let width = 2 * TopK::MOST;
+        Ok(TopK::new(&self.top_k[row * width..(row + 1) * width]))
+    }
+
+    fn read(&self, row: usize, out: &mut Vec<f32>) -> Result<(), Error> {
+        self.output(row)?;
+        Ok(self.model.backend.read_row(&self.buffers.logits, row, out)?)
+    }
+
+    fn keep(&self, row: usize) -> Option<Box<dyn KeptRow>> {
+        self.kept.as_ref()?.row(row)
     }
 }

@@ -115,7 +115,7 @@ pub(crate) fn log_probabilities(runner: &mut dyn Forward, tokens: &[u32], piece:
         let mut batch = Batch::default();
         batch.push(tokens, i * piece, &tables, Want::Logits);
         runner.forward(&batch).expect("a pass");
-        out.extend(runner.logits().chunks_exact(vocab).map(log_softmax));
+        out.extend(runner.outputs().host().chunks_exact(vocab).map(log_softmax));
     }
     out
 }

@@ -25,7 +25,7 @@ impl Random {
     }
 
     /// Returns roughly normal numbers of deviation `deviation` that 16 bits hold exactly.
-    fn floats(&mut self, n: usize, deviation: f32) -> Vec<f32> {
+    pub(crate) fn floats(&mut self, n: usize, deviation: f32) -> Vec<f32> {
         let number = |_| {
             let sum: f32 = (0..4).map(|_| (self.next() >> 40) as f32 / (1 << 24) as f32 - 0.5).sum();
             f32::from_bits((sum * 1.7 * deviation).to_bits() & 0xffff_0000)
@@ -109,7 +109,7 @@ pub(crate) fn changes(c: &ModelConfig, output: bool, rank: usize, seed: u64) -> 
     all
 }
 
-fn bytes(values: &[f32], ty: TensorType) -> Vec<u8> {
+pub(crate) fn bytes(values: &[f32], ty: TensorType) -> Vec<u8> {
     match ty {
         TensorType::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
         TensorType::BF16 => values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(),

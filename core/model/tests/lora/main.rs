@@ -9,6 +9,7 @@ mod files;
 mod writer;
 
 mod batch;
+mod experts;
 mod merged;
 mod refuse;
 
@@ -54,7 +55,7 @@ fn forward(runner: &mut dyn Forward, all: &[Rows<'_>]) -> Result<Vec<Vec<f32>>, 
     }
     runner.forward(&batch)?;
     let vocab = runner.config().vocab;
-    Ok(runner.logits().chunks_exact(vocab).map(<[f32]>::to_vec).collect())
+    Ok(runner.outputs().host().chunks_exact(vocab).map(<[f32]>::to_vec).collect())
 }
 
 /// Returns the logits after each of `tokens`, fed at once, with an adapter if there is one.

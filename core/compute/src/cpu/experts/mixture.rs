@@ -5,10 +5,12 @@ use std::sync::Mutex;
 
 use super::super::aligned::Aligned;
 use super::super::format::PANEL;
+use super::super::lora::Plan;
 use super::super::matmul::{Unpacked, add_panel};
 use super::super::matrix::Matrix;
 use super::super::pool::{Parts, Pool};
 use super::super::{Buffer, CpuBackend, Isa, elementwise};
+use super::adapters::{ByExpert, Changes, Input};
 use super::inputs::{Inputs, Kinds};
 use super::route::{Choice, Group, Grouped, choose};
 use super::{Experts, Space, ThreadSpace, share_out};
@@ -34,6 +36,8 @@ pub(super) struct Router {
     gathered: Aligned<f32>,
     /// The activations between the matrices, `[pairs][inner]`.
     hidden: Aligned<f32>,
+    /// The products of the adapters' first matrices.
+    low_rank: Aligned<f32>,
 }
 
 /// What a mixture computes with, beside its work memory.
@@ -75,7 +79,7 @@ pub(crate) fn mixture(
     call.score(router, input, threads);
     call.choose(router);
     let inputs = router.grouped.fill(experts, used, &router.chosen);
-    let Router { chosen, grouped, gathered, hidden: between, .. } = router;
+    let Router { chosen, grouped, gathered, hidden: between, low_rank, .. } = router;
     if inputs > rows {
         fills.each(call.pool, rows, used * columns, |fills, row| {
             for &[pair, group] in &grouped.places[row * used..][..used] {
@@ -92,7 +96,18 @@ pub(crate) fn mixture(
         }
     }
     between.reserve(chosen.len() * inner);
-    call.inner(grouped, input, gathered, between, threads);
+    let on = (call.isa, call.pool);
+    {
+        let adapted = !(spec.gate_lora.is_empty() && spec.up_lora.is_empty());
+        let sorted = adapted
+            .then(|| [spec.gate_lora, spec.up_lora].map(|l| ByExpert::new(l, grouped, used, Input::Rows)));
+        // The products are the groups' gates, and then their ups.
+        let plan = sorted.as_ref().and_then(|[gates, ups]| {
+            Plan::new(gates.changes(spec.gate_lora).chain(ups.changes(spec.up_lora)))
+        });
+        let changes = Changes::new(on, plan, (x.data(), columns), low_rank);
+        call.inner(grouped, input, gathered, between, changes.as_ref(), threads);
+    }
     let kinds = Kinds::of(call.isa, [&spec.down.matrix]);
     hidden.prepare(call.isa, kinds, chosen.len(), inner);
     let fills = hidden.fills(call.isa, kinds);
@@ -101,7 +116,12 @@ pub(crate) fn mixture(
         // SAFETY: every pair is filled once.
         unsafe { fills.row(&grouped.groups[group].pairs, pair, &between[pair * inner..][..inner]) };
     });
-    call.outer(grouped, hidden, between, threads, out);
+    let sorted =
+        (!spec.down_lora.is_empty()).then(|| ByExpert::new(spec.down_lora, grouped, used, Input::Pairs));
+    let plan = sorted.as_ref().and_then(|downs| Plan::new(downs.changes(spec.down_lora)));
+    let changes = Changes::new(on, plan, (between, inner), low_rank);
+    call.outer(grouped, hidden, between, changes.as_ref(), threads, out);
+    call.observe(grouped, between);
 }
 
 /// The columns of a panel of `outputs`.
@@ -133,6 +153,26 @@ fn add_bias(x: &mut [f32], bias: Option<&Vec<f32>>, expert: usize, outputs: usiz
 }
 
 impl Call<'_> {
+    /// Adds up the inputs of all matrices, if the backend observes them.
+    fn observe(&self, grouped: &Grouped, between: &[f32]) {
+        let (spec, x) = (self.spec, self.x);
+        let Some(inputs) = &self.backend.inputs else { return };
+        let [experts, inner, columns] = spec.up.shape();
+        inputs.add(spec.router.address(), [1, columns], (0..x.rows()).map(|row| (0, x.row(row))));
+        let pairs = || {
+            grouped.groups.iter().flat_map(|group| {
+                let expert = group.expert;
+                group.pairs.clone().map(move |pair| (expert, pair))
+            })
+        };
+        for matrices in [spec.gate, Some(spec.up)].into_iter().flatten() {
+            let rows = pairs().map(|(expert, pair)| (expert, x.row(grouped.pairs[pair].row as usize)));
+            inputs.add(matrices.address(), [experts, columns], rows);
+        }
+        let rows = pairs().map(|(expert, pair)| (expert, &between[pair * inner..][..inner]));
+        inputs.add(spec.down.address(), [experts, inner], rows);
+    }
+
     /// Computes every row's scores.
     fn score(&self, router: &mut Router, input: &Inputs, threads: &[Mutex<ThreadSpace>]) {
         let Self { spec, x, isa, .. } = *self;
@@ -205,14 +245,16 @@ impl Call<'_> {
         input: &Inputs,
         gathered: &Aligned<f32>,
         out: &mut Aligned<f32>,
+        changes: Option<&Changes<'_>>,
         threads: &[Mutex<ThreadSpace>],
     ) {
         let Self { spec, x, isa, .. } = *self;
-        let (inner, panels) = (spec.up.outputs, spec.up.panels());
+        let (inner, panels, groups) = (spec.up.outputs, spec.up.panels(), grouped.groups.len());
         let out = Parts::new(out);
-        share_out(self.pool, threads, grouped.groups.len() * panels, 64, |items, space| {
+        share_out(self.pool, threads, groups * panels, 64, |items, space| {
             for item in items {
-                let group = &grouped.groups[grouped.largest_first[item / panels] as usize];
+                let index = grouped.largest_first[item / panels] as usize;
+                let group = &grouped.groups[index];
                 let (panel, pairs) = (item % panels, &grouped.pairs[group.pairs.clone()]);
                 let floats = match pairs {
                     [pair] => x.row(pair.row as usize),
@@ -221,9 +263,12 @@ impl Call<'_> {
                 let rows = input.rows(group.input, floats, x.columns());
                 let columns = columns(panel, inner);
                 let ThreadSpace { unpacked, gate, up, .. } = &mut *space;
-                let mut multiply = |experts: &Experts, bias: Option<&Vec<f32>>, sums: &mut Vec<Block>| {
-                    let panel = group.expert * panels + panel;
-                    product(isa, &experts.matrix, panel, rows, pairs.len(), unpacked, sums);
+                let mut multiply = |experts: &Experts, bias, of: usize, sums: &mut Vec<Block>| {
+                    let at = group.expert * panels + panel;
+                    product(isa, &experts.matrix, at, rows, pairs.len(), unpacked, sums);
+                    if let Some(changes) = changes {
+                        changes.add(isa, of * groups + index, panel, sums);
+                    }
                     for (sums, pair) in sums.iter_mut().zip(pairs) {
                         if spec.routing.weights_input {
                             sums.iter_mut().for_each(|x| *x *= pair.weight);
@@ -231,10 +276,10 @@ impl Call<'_> {
                         add_bias(sums, bias, group.expert, inner, &columns);
                     }
                 };
-                multiply(spec.up, spec.up_bias, up);
+                multiply(spec.up, spec.up_bias, 1, up);
                 let active = match spec.gate {
                     Some(experts) => {
-                        multiply(experts, spec.gate_bias, gate);
+                        multiply(experts, spec.gate_bias, 0, gate);
                         let (gate_sums, up_sums) = (gate.as_flattened_mut(), up.as_flattened());
                         elementwise::gated_activation(isa, spec.activation, gate_sums, up_sums);
                         &*gate
@@ -259,6 +304,7 @@ impl Call<'_> {
         grouped: &Grouped,
         hidden: &Inputs,
         between: &[f32],
+        changes: Option<&Changes<'_>>,
         threads: &[Mutex<ThreadSpace>],
         out: &mut Buffer,
     ) {
@@ -270,12 +316,15 @@ impl Call<'_> {
             let ThreadSpace { unpacked, up: products, sums, .. } = &mut *space;
             sums.clear();
             sums.resize(piece.len() * rows, [0.0; PANEL]);
-            for group in &grouped.groups {
+            for (index, group) in grouped.groups.iter().enumerate() {
                 let pairs = &grouped.pairs[group.pairs.clone()];
                 let input = hidden.rows(group.pairs.start, &between[group.pairs.start * inner..], inner);
                 for (panel, sums) in piece.clone().zip(sums.chunks_exact_mut(rows)) {
                     let of = group.expert * panels + panel;
                     product(isa, &spec.down.matrix, of, input, pairs.len(), unpacked, products);
+                    if let Some(changes) = changes {
+                        changes.add(isa, index, panel, products);
+                    }
                     for (product, pair) in products.iter_mut().zip(pairs) {
                         add_bias(product, spec.down_bias, group.expert, outputs, &columns(panel, outputs));
                         let weight = if spec.routing.weights_input { 1.0 } else { pair.weight };

@@ -6,9 +6,13 @@
 //! same 16 outputs of all rows and adds up the experts' results in the order of their numbers, so a row's
 //! result does not depend on the other rows, and nothing is scattered.
 //!
+//! Adapters of experts add to these products where they are computed, before biases and activations: see
+//! `adapters`.
+//!
 //! A row is quantized once, as a group of one row, which serves experts that only this row chose. For experts
 //! with several rows it is copied from there to its places in the groups.
 
+mod adapters;
 mod inputs;
 mod mixture;
 mod route;
@@ -42,6 +46,11 @@ impl Experts {
     /// Their number, outputs and inputs.
     pub(super) fn shape(&self) -> [usize; 3] {
         [self.count, self.outputs, self.matrix.columns()]
+    }
+
+    /// Where the weights lie.
+    pub(super) fn address(&self) -> usize {
+        self.matrix.address()
     }
 
     /// Panels of one matrix.

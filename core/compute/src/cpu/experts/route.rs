@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::super::Isa;
 use super::super::elementwise;
 use super::super::lanes::{F32x8, LANES, versions};
-use crate::{Activation, Gating, Groups, Routing};
+use crate::{Activation, Gating, GroupRank, Groups, Routing};
 
 /// An expert of a row, and its weight.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -60,7 +60,7 @@ pub(super) fn choose(
     let mut best = Best { list: chosen, len: 0 };
     match routing.groups {
         None => (0..scores.len()).for_each(|expert| best.offer(expert, key(expert))),
-        Some(Groups { count, used }) => {
+        Some(Groups { count, used, rank: by }) => {
             let size = scores.len() / count;
             for (group, rank) in ranks.iter_mut().enumerate() {
                 let mut two = [f32::NEG_INFINITY; 2];
@@ -71,7 +71,7 @@ pub(super) fn choose(
                         two[1] = key;
                     }
                 }
-                *rank = if size > 1 { two[0] + two[1] } else { two[0] };
+                *rank = if size > 1 && by == GroupRank::BestTwo { two[0] + two[1] } else { two[0] };
             }
             for group in 0..count {
                 let better = |&other: &usize| {

@@ -5,18 +5,22 @@ use std::ops::Range;
 #[cfg(target_arch = "x86_64")]
 use super::vector::x86::{Avx2, Avx512};
 use super::vector::{Two, Vector};
-use super::{AHEAD, LINE, TILE, Use, prefetch};
+use super::{AHEAD, Change, LINE, TILE, Use, prefetch};
+use crate::LoraRow;
+use crate::cpu::Isa;
 use crate::cpu::format::PANEL;
 use crate::cpu::lanes::{F32x8, LANES};
 use crate::cpu::matrix::{FloatSlice, Floats};
-use crate::cpu::{Buffer, Isa};
-use crate::{Lora, LoraRow};
 
 /// `a · x` for some rows of a batch.
 #[derive(Clone, Copy)]
 pub(super) struct Inner<'a> {
     pub(super) a: &'a Floats,
-    pub(super) x: &'a Buffer,
+    /// The first tile of the matrix in `a`.
+    pub(super) first: usize,
+    /// Rows of `columns` numbers.
+    pub(super) x: &'a [f32],
+    pub(super) columns: usize,
     pub(super) rows: &'a [LoraRow],
 }
 
@@ -73,9 +77,9 @@ impl Inner<'_> {
         rows: Range<usize>,
         each: &mut impl FnMut(usize, usize, [f32; TILE]),
     ) {
-        let len = self.x.columns().div_ceil(LANES) * TILE * LANES;
-        let tile = |t: usize| &a[t * len..][..len];
-        let x = |row: usize| self.x.row(self.rows[row].row as usize);
+        let len = self.columns.div_ceil(LANES) * TILE * LANES;
+        let tile = |t: usize| &a[(self.first + t) * len..][..len];
+        let x = |row: usize| &self.x[self.rows[row].row as usize * self.columns..][..self.columns];
         let pairs = rows.len() / 2;
         for t in tiles.clone() {
             for row in (0..pairs).map(|i| rows.start + 2 * i) {
@@ -201,12 +205,12 @@ impl Outer<'_> {
     #[inline(always)]
     fn run_with<V: Vector<PANEL>>(self, acc: &mut [[f32; PANEL]]) {
         for u in self.uses {
-            let Lora { pair, rows, .. } = u.lora;
-            let hidden = &self.hidden[u.at..][..rows.len() * pair.rank];
-            match pair.b.slice(self.panel, 0, pair.rank) {
-                FloatSlice::F32(w) => add(w, V::floats, rows, hidden, acc),
-                FloatSlice::F16(w) => add(w, V::halves, rows, hidden, acc),
-                FloatSlice::BF16(w) => add(w, V::bf16s, rows, hidden, acc),
+            let Change { pair, expert, to, .. } = u.change;
+            let hidden = &self.hidden[u.at..][..to.len() * pair.rank];
+            match pair.panel(expert, self.panel) {
+                FloatSlice::F32(w) => add(w, V::floats, to, hidden, acc),
+                FloatSlice::F16(w) => add(w, V::halves, to, hidden, acc),
+                FloatSlice::BF16(w) => add(w, V::bf16s, to, hidden, acc),
             }
         }
     }

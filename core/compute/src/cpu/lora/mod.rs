@@ -5,6 +5,9 @@
 //! the product itself: a thread that has a panel's sums adds those of the adapters before it writes them. So
 //! adapters need no region of their own, and the base weights are read once for all rows.
 //!
+//! An adapter of experts has a pair of matrices for each of them. Its uses are by expert: the rows that an
+//! expert has in common with the adapter; see `experts/adapters.rs`.
+//!
 //! A decoding row reads all of its adapter for one multiplication per weight, so bytes decide the speed.
 //! Weights stay in 16 bits if the file has them so, and nothing is padded to a multiple of more than 4, the
 //! rank included.
@@ -21,9 +24,9 @@ use super::format::PANEL;
 use super::lanes::LANES;
 use super::matrix::{FloatPanels, FloatSlice, Floats, Matrix};
 use super::pool::{Parts, Pool, Share};
-use super::{Buffer, CpuBackend, Isa};
-use crate::checks::bad_tensor;
-use crate::{Error, Lora};
+use super::{CpuBackend, Isa};
+use crate::checks::{self, bad_tensor};
+use crate::{Error, Lora, LoraRow};
 use kernels::{Inner, Outer};
 
 /// Ranks whose weights are interleaved.
@@ -36,74 +39,97 @@ const LINE: usize = 64;
 /// Distance of prefetching ahead of the kernels, in bytes.
 const AHEAD: usize = 2048;
 
-/// A low-rank change of a matrix.
+/// A low-rank change of a matrix, or of one matrix for each expert.
 pub struct LowRank {
+    count: usize,
     rank: usize,
     inputs: usize,
-    /// `[rank / 4][inputs / 8][4][8]`, filled up with zeros.
+    outputs: usize,
+    /// `[experts][rank / 4][inputs / 8][4][8]`, filled up with zeros.
     a: Floats,
-    /// `[outputs, rank]` in panels.
+    /// `[outputs, rank]` in panels, for each expert.
     b: FloatPanels,
 }
 
 impl LowRank {
     pub(super) fn new(pool: &Pool, a: &Tensor<'_>, b: &Tensor<'_>) -> Result<Self, Error> {
-        let dims = |t: &Tensor<'_>| match t.info.shape[..] {
-            [columns, rows] if columns > 0 && rows > 0 && t.data.len() == t.info.bytes() => {
-                Ok((columns as usize, rows as usize))
-            }
-            _ => Err(bad_tensor(t, "is not a matrix")),
-        };
-        let ((inputs, rank), (columns, _)) = (dims(a)?, dims(b)?);
-        if columns != rank {
-            return Err(bad_tensor(b, &format!("does not fit an `a` of rank {rank}")));
+        let ([inputs, rank, count], _) = checks::matrices(a, usize::MAX)?;
+        let ([columns, outputs, of], _) = checks::matrices(b, usize::MAX)?;
+        if columns != rank || of != count {
+            return Err(bad_tensor(b, &format!("does not fit {count} matrices `a` of rank {rank}")));
         }
         let four = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
         let two = |b: &[u8]| u16::from_le_bytes([b[0], b[1]]);
+        let shape = [count, rank, inputs];
         let tiles = match a.info.ty {
-            TensorType::F32 => Floats::F32(tiles(a.data, 4, rank, inputs, four)),
-            TensorType::F16 => Floats::F16(tiles(a.data, 2, rank, inputs, two)),
-            TensorType::BF16 => Floats::BF16(tiles(a.data, 2, rank, inputs, two)),
+            TensorType::F32 => Floats::F32(tiles(a.data, 4, shape, four)),
+            TensorType::F16 => Floats::F16(tiles(a.data, 2, shape, two)),
+            TensorType::BF16 => Floats::BF16(tiles(a.data, 2, shape, two)),
             _ => return Err(bad_tensor(a, &format!("is {}, not F32, F16 or BF16", a.info.ty))),
         };
-        match (b.info.ty, Matrix::new(pool, b)?) {
+        match (b.info.ty, Matrix::stacked(pool, b, [columns, outputs, count])?) {
             (TensorType::F32 | TensorType::F16 | TensorType::BF16, Matrix::Float(b)) => {
-                Ok(Self { rank, inputs, a: tiles, b })
+                Ok(Self { count, rank, inputs, outputs, a: tiles, b })
             }
             (ty, _) => Err(bad_tensor(b, &format!("is {ty}, not F32, F16 or BF16"))),
         }
     }
 
-    pub(super) fn inputs(&self) -> usize {
-        self.inputs
+    /// Number of changed matrices, their outputs and inputs.
+    pub(super) fn shape(&self) -> [usize; 3] {
+        [self.count, self.outputs, self.inputs]
     }
 
-    pub(super) fn outputs(&self) -> usize {
-        self.b.rows
-    }
-
+    /// Tiles of one expert's `a`.
     fn tiles(&self) -> usize {
         self.rank.div_ceil(TILE)
     }
+
+    /// A panel of an expert's `b`.
+    fn panel(&self, expert: usize, panel: usize) -> FloatSlice<'_> {
+        self.b.slice(expert * self.outputs.div_ceil(PANEL) + panel, 0, self.rank)
+    }
 }
 
-/// Lays out rows of `inputs` numbers of `bytes` bytes in the order of [`LowRank::a`].
+/// Lays out rows of numbers of `bytes` bytes, `[count][rank][inputs]`, in the order of [`LowRank::a`].
 fn tiles<T: Plain>(
     data: &[u8],
     bytes: usize,
-    rank: usize,
-    inputs: usize,
+    [count, rank, inputs]: [usize; 3],
     read: impl Fn(&[u8]) -> T,
 ) -> Aligned<T> {
     let steps = inputs.div_ceil(LANES);
-    let mut out = Aligned::zeroed(rank.div_ceil(TILE) * steps * TILE * LANES);
-    for (r, row) in data.chunks_exact(inputs * bytes).enumerate() {
-        let first = (r / TILE * steps * TILE + r % TILE) * LANES;
+    let each = rank.div_ceil(TILE) * steps * TILE * LANES;
+    let mut out = Aligned::zeroed(count * each);
+    for (i, row) in data.chunks_exact(inputs * bytes).enumerate() {
+        let (expert, r) = (i / rank, i % rank);
+        let first = expert * each + (r / TILE * steps * TILE + r % TILE) * LANES;
         for (k, number) in row.chunks_exact(bytes).enumerate() {
             out[first + k / LANES * TILE * LANES + k % LANES] = read(number);
         }
     }
     out
+}
+
+/// The change of a product's matrix, for some of its rows.
+#[derive(Clone, Copy)]
+pub(super) struct Change<'a> {
+    pub(super) pair: &'a LowRank,
+    /// The index of the matrix among those that the pair changes.
+    pub(super) expert: usize,
+    /// The adapter's own factor.
+    pub(super) scale: f32,
+    /// Rows of the input.
+    pub(super) from: &'a [LoraRow],
+    /// The same rows, in the same order, by their numbers in the product.
+    pub(super) to: &'a [LoraRow],
+}
+
+impl<'a> Change<'a> {
+    /// Returns the change of a product in which every row has its number in the input.
+    pub(super) fn of(lora: &'a Lora<'a, CpuBackend>) -> Self {
+        Self { pair: lora.pair, expert: 0, scale: lora.scale, from: lora.rows, to: lora.rows }
+    }
 }
 
 /// The adapters of one call, with a place for all hidden numbers.
@@ -117,7 +143,7 @@ pub(super) struct Plan<'a> {
 
 /// One adapter in one product.
 struct Use<'a> {
-    lora: &'a Lora<'a, CpuBackend>,
+    change: Change<'a>,
     /// Where the hidden numbers of this use begin, `[rows, rank]`.
     at: usize,
 }
@@ -130,12 +156,12 @@ struct Piece {
 }
 
 impl<'a> Plan<'a> {
-    /// Returns the plan for products with these adapters; `None` without adapters.
-    pub(super) fn new(products: impl ExactSizeIterator<Item = &'a [Lora<'a, CpuBackend>]>) -> Option<Self> {
+    /// Returns the plan for products with these changes; `None` without changes.
+    pub(super) fn new<C: Iterator<Item = Change<'a>>>(products: impl Iterator<Item = C>) -> Option<Self> {
         let mut plan = Self { uses: Vec::new(), first: vec![0], pieces: Vec::new(), numbers: 0 };
-        for loras in products {
-            for lora in loras.iter().filter(|l| !l.rows.is_empty()) {
-                let (rows, tiles) = (lora.rows.len(), lora.pair.tiles());
+        for changes in products {
+            for change in changes.filter(|change| !change.from.is_empty()) {
+                let (rows, tiles) = (change.from.len(), change.pair.tiles());
                 for row in (0..rows).step_by(PIECE_ROWS) {
                     plan.pieces.extend((0..tiles).step_by(PIECE_TILES).map(|tile| Piece {
                         of: plan.uses.len(),
@@ -143,8 +169,8 @@ impl<'a> Plan<'a> {
                         tiles: tile..tiles.min(tile + PIECE_TILES),
                     }));
                 }
-                plan.uses.push(Use { lora, at: plan.numbers });
-                plan.numbers += rows * lora.pair.rank;
+                plan.uses.push(Use { change, at: plan.numbers });
+                plan.numbers += rows * change.pair.rank;
             }
             plan.first.push(plan.uses.len());
         }
@@ -161,20 +187,26 @@ impl<'a> Plan<'a> {
         Share::new(self.pieces.len(), 1)
     }
 
-    /// Computes the hidden numbers of piece `piece` from the input `x`.
+    /// Computes the hidden numbers of piece `piece` from the input `x`, rows of `columns` numbers.
     ///
     /// # Safety
     /// `hidden` has [`Self::numbers`] numbers, and each piece is computed once, while no thread reads them.
-    pub(super) unsafe fn piece(&self, isa: Isa, piece: usize, x: &Buffer, hidden: &Parts<f32>) {
+    pub(super) unsafe fn piece(
+        &self,
+        isa: Isa,
+        piece: usize,
+        (x, columns): (&[f32], usize),
+        hidden: &Parts<f32>,
+    ) {
         let Piece { of, rows, tiles } = &self.pieces[piece];
-        let &Use { lora, at } = &self.uses[*of];
-        let rank = lora.pair.rank;
-        let inner = Inner { a: &lora.pair.a, x, rows: lora.rows };
+        let &Use { change: Change { pair, expert, scale, from, .. }, at } = &self.uses[*of];
+        let rank = pair.rank;
+        let inner = Inner { a: &pair.a, first: expert * pair.tiles(), x, columns, rows: from };
         inner.run(isa, tiles.clone(), rows.clone(), |tile, row, sums| {
             let len = TILE.min(rank - tile * TILE);
             // SAFETY: no other piece has this row's ranks.
             let out = unsafe { hidden.part(at + row * rank + tile * TILE, len) };
-            let scale = lora.scale * lora.rows[row].scale;
+            let scale = scale * from[row].scale;
             for (out, sum) in out.iter_mut().zip(sums) {
                 *out = scale * sum;
             }
@@ -188,8 +220,7 @@ impl<'a> Plan<'a> {
     /// Prefetches the data that [`Self::add`] will read for panel `panel`.
     pub(super) fn fetch(&self, product: usize, panel: usize) {
         for u in self.of(product) {
-            let Lora { pair, .. } = u.lora;
-            match pair.b.slice(panel, 0, pair.rank) {
+            match u.change.pair.panel(u.change.expert, panel) {
                 FloatSlice::F32(w) => fetch(w),
                 FloatSlice::F16(w) | FloatSlice::BF16(w) => fetch(w),
             }

@@ -17,7 +17,7 @@ use std::sync::Mutex;
 use super::activations::{Activations, Fill};
 use super::aligned::Aligned;
 use super::format::{BLOCK, PANEL, SUPER};
-use super::lora::Plan;
+use super::lora::{Change, Plan};
 use super::matrix::{FloatPanels, Matrix, Packed};
 use super::pool::{Parts, Pool, Share};
 use super::{Buffer, CpuBackend, Isa};
@@ -116,7 +116,7 @@ pub(crate) fn run(pool: &Pool, isa: Isa, space: &mut Workspace, x: &Buffer, prod
     if rows == 0 {
         return;
     }
-    let plan = Plan::new(products.iter().map(|p| p.lora));
+    let plan = Plan::new(products.iter().map(|p| p.lora.iter().map(Change::of)));
     prepare(pool, isa, space, x, products, plan.as_ref());
     let mut first_panel = Vec::with_capacity(products.len() + 1);
     let mut panels = 0;
@@ -186,7 +186,7 @@ fn prepare(
             while let Some(pieces) = share.next() {
                 for piece in pieces {
                     // SAFETY: each piece is handed out once, and there is room for all.
-                    unsafe { plan.piece(isa, piece, x, &hidden) };
+                    unsafe { plan.piece(isa, piece, (x.data(), x.columns()), &hidden) };
                 }
             }
         }

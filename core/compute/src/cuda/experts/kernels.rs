@@ -9,6 +9,7 @@ const ROUTE: &[u8] = include_bytes!("../kernels/route.fatbin");
 const EXPERTS: &[u8] = include_bytes!("../kernels/experts.fatbin");
 const EXPERTS_GEMM: &[u8] = include_bytes!("../kernels/experts_gemm.fatbin");
 const EXPERTS_HOPPER: &[u8] = include_bytes!("../kernels/experts_hopper.fatbin");
+const EXPERTS_LORA: &[u8] = include_bytes!("../kernels/experts_lora.fatbin");
 
 /// Most experts of a mixture, and most that a row uses.
 pub(super) const MOST_EXPERTS: usize = 512;
@@ -58,11 +59,15 @@ pub(crate) struct ExpertKernels {
     /// The kernels for Hopper, if the GPU has the instructions.
     pub(super) wide: Vec<Wide>,
     pub(super) quantize_slots: Function,
+    pub(super) lora_inner: Function,
+    pub(super) lora_outer: Function,
+    pub(super) activate_adapted: Function,
 }
 
 impl ExpertKernels {
     pub(crate) fn load(device: &Device, hopper: bool) -> Result<Self, Error> {
         let (route, experts, gemm) = (device.load(ROUTE)?, device.load(EXPERTS)?, device.load(EXPERTS_GEMM)?);
+        let lora = device.load(EXPERTS_LORA)?;
         let router = |rows: usize| route.function(&format!("route_{rows}"), 0);
         let few = |format: usize| -> Result<[Function; 4], Error> {
             let kernel = |rows: usize| experts.function(&format!("few_{rows}_{format}"), MOST_SHARED);
@@ -92,6 +97,9 @@ impl ExpertKernels {
             experts_f32: plain("experts_f32")?,
             activate_places: plain("activate_places")?,
             heads_table: plain("heads_table")?,
+            lora_inner: lora.function("experts_lora_inner", 0)?,
+            lora_outer: lora.function("experts_lora_outer", 0)?,
+            activate_adapted: lora.function("activate_adapted", 0)?,
         })
     }
 }

@@ -5,10 +5,11 @@ use super::super::driver::{Geometry, arguments};
 use super::super::matrix::{Format, Kind};
 use super::super::state::at_least;
 use super::super::{CudaBackend, Vector, elementwise};
+use super::adapters::Products;
 use super::kernels::{MOST_EXPERTS, MOST_USED, ROUTE_SHAPES, Shape, row_downs_shared};
 use super::launch::{Mode, Product, Segments, Table};
 use super::{Experts, Space};
-use crate::{Backend, Error, Gating, MatMul, Mixture, checks};
+use crate::{Backend, Error, Gating, GroupRank, MatMul, Mixture, checks};
 
 /// Pairs of a row and an expert that go at once; this bounds the work memory.
 const MOST_PAIRS: usize = 32_768;
@@ -58,6 +59,7 @@ struct Downs {
 /// Some rows of a mixture.
 pub(super) struct Part<'a> {
     pub(super) spec: &'a Mixture<'a, CudaBackend>,
+    pub(super) first: usize,
     pub(super) rows: usize,
     /// Addresses of the input's rows, their forms, the scores (if the router is not of floats), and the
     /// output's rows.
@@ -100,6 +102,11 @@ impl CudaBackend {
                  {experts}; load the model on the CPU"
             )));
         }
+        if spec.routing.groups.is_some_and(|groups| groups.rank == GroupRank::Best) {
+            let why =
+                "CUDA has no groups of experts that compete by their best one; load the model on the CPU";
+            return Err(Error::Unsupported(why.into()));
+        }
         out.set_rows(x.rows())?;
         if x.rows() == 0 {
             return Ok(());
@@ -123,6 +130,7 @@ impl CudaBackend {
             let from = |width: usize| (first * width * 4) as u64;
             let part = Part {
                 spec,
+                first,
                 rows: most.min(x.rows() - first),
                 x: x.pointer() + from(x.columns),
                 forms: forms.skip_rows(first),
@@ -177,6 +185,7 @@ impl CudaBackend {
         let between = self.inner(space, part, &at)?;
         if let Kind::Tiles { format, tile_row_bytes, factor } = spec.down.0.kind
             && alone
+            && spec.down_lora.is_empty()
             && let Some(shared) = row_downs_shared(format, used, inner)
         {
             let p = Downs {
@@ -223,6 +232,9 @@ impl CudaBackend {
             out: results,
         };
         self.grouped(&product, &at, between, forms)?;
+        let changed =
+            Products { table, first: part.first, rows, used, x: between, by_place: true, weighted: false };
+        self.add_changes(&mut space.adapters, &changed, spec.down_lora, results)?;
         self.combine(part, table, results, factors)
     }
 
@@ -299,6 +311,30 @@ impl CudaBackend {
             share: if at.known { spec.routing.used } else { 1 },
             out,
         };
+        if !(spec.gate_lora.is_empty() && spec.up_lora.is_empty()) {
+            let changed = Products {
+                table: at.table,
+                first: part.first,
+                rows,
+                used: spec.routing.used,
+                x,
+                by_place: false,
+                weighted: spec.routing.weights_input,
+            };
+            let up = match spec.gate {
+                Some(_) => at_least(&mut space.up, &self.device, pairs * inner * 4, false)?.pointer(),
+                None => between,
+            };
+            self.grouped(&product([spec.up; 2], [biases[1]; 2], Mode::Plain, up), at, x, forms)?;
+            self.add_changes(&mut space.adapters, &changed, spec.up_lora, up)?;
+            if let Some(gate) = spec.gate {
+                self.grouped(&product([gate; 2], [biases[0]; 2], Mode::Plain, between), at, x, forms)?;
+                self.add_changes(&mut space.adapters, &changed, spec.gate_lora, between)?;
+            }
+            let up = if spec.gate.is_some() { up } else { 0 };
+            self.activate_adapted(spec.activation, between, up, pairs * inner)?;
+            return Ok(between);
+        }
         let Some(gate) = spec.gate else {
             let product = product([spec.up; 2], [biases[1]; 2], Mode::Ungated, between);
             self.grouped(&product, at, x, forms)?;

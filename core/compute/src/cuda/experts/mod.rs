@@ -10,6 +10,7 @@
 //! Sums are those of all other products, chunk by chunk, so a row's results depend neither on the kernels nor
 //! on the rows that chose the same experts.
 
+mod adapters;
 mod heads;
 mod kernels;
 mod launch;
@@ -19,7 +20,7 @@ mod wide;
 use super::buffer::FormSet;
 use super::driver::Memory;
 use super::matrix::{Kind, Stack};
-use super::{Buffer, CudaBackend, Matrix, Vector};
+use super::{Buffer, CudaBackend, LowRank, Matrix, Vector};
 use crate::checks::Sizes;
 pub(crate) use kernels::ExpertKernels;
 
@@ -57,6 +58,7 @@ pub(crate) struct Space {
     gate: Option<Memory>,
     up: Option<Memory>,
     results: Option<Memory>,
+    adapters: adapters::Space,
     /// Forms of the rows of places, by their width.
     forms: Vec<(usize, FormSet)>,
 }
@@ -83,5 +85,9 @@ impl Sizes for CudaBackend {
 
     fn experts_shape(experts: &Experts) -> [usize; 3] {
         experts.shape()
+    }
+
+    fn low_rank_shape(pair: &LowRank) -> [usize; 3] {
+        pair.shape()
     }
 }

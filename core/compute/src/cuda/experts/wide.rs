@@ -8,8 +8,9 @@ use super::super::buffer::Forms;
 use super::super::driver::{Geometry, arguments};
 use super::super::elementwise;
 use super::super::matrix::{CHUNK, Form};
-use super::super::products::Products;
+use super::super::products;
 use super::super::state::at_least;
+use super::adapters::Products;
 use super::kernels::{WIDE_ROWS, Wide};
 use super::launch::Segments;
 use super::mixture::{Part, address, format};
@@ -94,10 +95,29 @@ impl CudaBackend {
                 slots.up = second;
             }
         }
+        let by_row = Products {
+            table: at.table,
+            first: part.first,
+            rows,
+            used: spec.routing.used,
+            x,
+            by_place: false,
+            weighted: spec.routing.weights_input,
+        };
+        let ups = if spec.gate.is_some() { slots.up } else { first };
+        self.add_changes(&mut space.adapters, &by_row, spec.up_lora, ups)?;
+        self.add_changes(&mut space.adapters, &by_row, spec.gate_lora, first)?;
         (slots.x, slots.rows_of, slots.columns, slots.gate) = (first, 0, inner as i32, kind);
+        if !spec.down_lora.is_empty() {
+            // Adapters of downs read floats.
+            self.activate_adapted(spec.activation, first, slots.up, pairs * inner)?;
+            (slots.up, slots.gate) = (0, -1);
+        }
         let forms = self.slots(space, &slots, spec.down, at)?;
         let results = at_least(&mut space.results, &self.device, pairs * hidden * 4, false)?.pointer();
         self.wide_products(&[(spec.down, 0, results)], forms, at, 0)?;
+        let by_place = Products { x: first, by_place: true, weighted: false, ..by_row };
+        self.add_changes(&mut space.adapters, &by_place, spec.down_lora, results)?;
         Ok(results)
     }
 
@@ -134,7 +154,7 @@ impl CudaBackend {
             return Err(Error::Device("no kernel for a format".into()));
         };
         let stacks: Vec<_> = matrices.iter().map(|&(experts, bias, out)| (&experts.0, bias, out)).collect();
-        let (p, blocks) = Products::grouped(forms, &stacks, 128);
+        let (p, blocks) = products::Products::grouped(forms, &stacks, 128);
         let groups = Groups {
             count: at.table.count,
             segments: at.table.segments,

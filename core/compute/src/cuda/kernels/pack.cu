@@ -8,7 +8,7 @@
 enum Type { T_F32 = 0, T_F16 = 1, T_Q4_0 = 2, T_Q4_1 = 3, T_Q5_0 = 6, T_Q5_1 = 7, T_Q8_0 = 8, T_Q2_K = 10, T_Q3_K = 11,
             T_Q4_K = 12, T_Q5_K = 13, T_Q6_K = 14, T_Q8_K = 15, T_IQ2_XXS = 16, T_IQ2_XS = 17, T_IQ3_XXS = 18, T_IQ1_S = 19,
             T_IQ4_NL = 20, T_IQ3_S = 21, T_IQ2_S = 22, T_IQ4_XS = 23, T_IQ1_M = 29, T_BF16 = 30, T_TQ1_0 = 34, T_TQ2_0 = 35,
-            T_MXFP4 = 39, T_NVFP4 = 40, T_Q1_0 = 41 };
+            T_MXFP4 = 39, T_NVFP4 = 40, T_Q1_0 = 41, T_Q2_0 = 42 };
 
 __device__ int block_bytes(int type) {
     switch (type) {
@@ -34,14 +34,14 @@ __device__ int block_bytes(int type) {
         case T_TQ2_0: return 66;
         case T_MXFP4: return 17;
         case T_NVFP4: return 36;
-        case T_Q1_0: return 18;
+        case T_Q1_0: case T_Q2_0: return 18;
         default: return 2;
     }
 }
 
 // Numbers of a block, where the format does not say it: that of the float scale.
 __device__ int block_length(int type, int otherwise) {
-    return type == T_Q1_0 ? 128 : type == T_NVFP4 ? 64 : type == T_TQ1_0 || type == T_TQ2_0 ? 256 : otherwise;
+    return type == T_Q1_0 ? 128 : type == T_NVFP4 || type == T_Q2_0 ? 64 : type == T_TQ1_0 || type == T_TQ2_0 ? 256 : otherwise;
 }
 
 __device__ u32 half_at(const u8* b, int at) { return b[at] | (u32)b[at + 1] << 8; }
@@ -109,6 +109,8 @@ __device__ u32 code(int type, const u8* b, int i, const u16* grid) {
         case T_NVFP4: return b[4 + 8 * high + j % 8] >> (j / 8 * 4) & 15;
         // 1 and -1, as of Q4_0.
         case T_Q1_0: return b[2 + i / 8] >> (i % 8) & 1 ? 1 : 15;
+        // -1 to 2, as of Q4_0.
+        case T_Q2_0: return ((b[2 + i / 4] >> (i % 4 * 2) & 3) - 1) & 15;
         case T_Q4_0: return (b[2 + j] >> (4 * high) & 15) ^ 8;
         case T_IQ4_NL: return b[2 + j] >> (4 * high) & 15;
         case T_Q4_1: return b[4 + j] >> (4 * high) & 15;

@@ -190,7 +190,7 @@ fn whole_pass(model: &Model, tokens: &[u32], want: Want) -> Vec<Vec<u32>> {
     runner.forward(&batch).expect("a pass");
     let (values, width) = match want {
         Want::Hidden => (runner.hidden(), model.config().hidden),
-        _ => (runner.logits(), model.config().vocab),
+        _ => (runner.outputs().host(), model.config().vocab),
     };
     values.chunks_exact(width).map(|row| row.iter().map(|x| x.to_bits()).collect()).collect()
 }

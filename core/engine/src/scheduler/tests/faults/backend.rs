@@ -169,7 +169,10 @@ impl Backend for Faulty {
 
     fn mixture(&self, x: &Buffer, spec: &Mixture<'_, Self>, out: &mut Buffer) -> Result<(), Error> {
         self.may("mixture")?;
-        self.inner.mixture(x, &own_mixture(spec), out)
+        let [gate_lora, up_lora, down_lora] = [spec.gate_lora, spec.up_lora, spec.down_lora].map(own_loras);
+        let spec =
+            Mixture { gate_lora: &gate_lora, up_lora: &up_lora, down_lora: &down_lora, ..own_mixture(spec) };
+        self.inner.mixture(x, &spec, out)
     }
 
     fn each_head(&self, x: &Buffer, w: &Experts, out: &mut Buffer) -> Result<(), Error> {
@@ -343,8 +346,15 @@ fn own_mixture<'a>(spec: &Mixture<'a, Faulty>) -> Mixture<'a, CpuBackend> {
         up_bias: spec.up_bias,
         down_bias: spec.down_bias,
         activation: spec.activation,
+        gate_lora: &[],
+        up_lora: &[],
+        down_lora: &[],
         accumulate: spec.accumulate,
     }
+}
+
+fn own_loras<'a>(all: &[Lora<'a, Faulty>]) -> Vec<Lora<'a, CpuBackend>> {
+    all.iter().map(own_lora).collect()
 }
 
 fn own_lora<'a>(lora: &Lora<'a, Faulty>) -> Lora<'a, CpuBackend> {
