@@ -35,7 +35,7 @@ const TYPES: [(TensorType, GgmlDType); 14] = [
 
 /// The types that candle does not read. `cpu.rs` compares their kernels with `quant::dequantize`, and the
 /// tiny models of `tests/reference` compare both with the gguf package for Python.
-const OURS_ALONE: [TensorType; 14] = [
+const OURS_ALONE: [TensorType; 15] = [
     TensorType::IQ4_NL,
     TensorType::IQ4_XS,
     TensorType::IQ2_XXS,
