@@ -918,7 +918,7 @@ void realm_load_options_set_context_length(RealmLoadOptions *options, size_t len
 // leave free.
 void realm_load_options_set_kv_memory(RealmLoadOptions *options, uint64_t memory);
 
-// Sets the number format of the KV cache. By default 32-bit floats on the CPU and 16-bit floats on a GPU.
+// Sets the number format of the KV cache. 16-bit floats by default.
 void realm_load_options_set_cache_type(RealmLoadOptions *options, RealmCacheType cache_type);
 
 // Sets a chat template in place of the file's own: its source, or the name of a builtin one, such as

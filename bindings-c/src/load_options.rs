@@ -90,7 +90,7 @@ pub unsafe extern "C" fn realm_load_options_set_kv_memory(options: *mut LoadOpti
     }
 }
 
-/// Sets the number format of the KV cache. By default 32-bit floats on the CPU and 16-bit floats on a GPU.
+/// Sets the number format of the KV cache. 16-bit floats by default.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_load_options_set_cache_type(
     options: *mut LoadOptions,

@@ -253,7 +253,7 @@ export interface LoadOptions extends LongOptions {
    * leave free.
    */
   kvMemory?: number | undefined
-  /** The number format of the KV cache. By default 32-bit floats on the CPU and 16-bit floats on a GPU. */
+  /** The number format of the KV cache. 16-bit floats by default. */
   cacheType?: 'f32' | 'f16' | 'q8_0' | undefined
   /**
    * A chat template in place of the file's own: its source, or the name of a builtin one, such as `chatml` or

@@ -153,8 +153,7 @@ impl Realm {
     /// - `kv_memory`: the size of the KV cache, in bytes. By default on the CPU a quarter of the free
     ///   memory, at most 8 GiB, where pages take memory when they are first used; on a GPU four fifths of the
     ///   memory that the weights leave free.
-    /// - `cache_type`: the number format of the KV cache. By default 32-bit floats on the CPU and 16-bit
-    ///   floats on a GPU.
+    /// - `cache_type`: the number format of the KV cache. 16-bit floats by default.
     /// - `chat_template`: a chat template in place of the file's own: its source, or the name of a builtin
     ///   one, such as `chatml` or `llama3`.
     /// - `speculation`: the source of drafts for requests that name none. By default any source.

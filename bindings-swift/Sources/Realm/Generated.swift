@@ -5261,7 +5261,7 @@ public struct LoadOptions: Equatable, Hashable {
      */
     public var kvMemory: UInt64?
     /**
-     * The number format of the KV cache. By default 32-bit floats on the CPU and 16-bit floats on a GPU.
+     * The number format of the KV cache. 16-bit floats by default.
      */
     public var cacheType: CacheType?
     /**
@@ -5314,7 +5314,7 @@ public struct LoadOptions: Equatable, Hashable {
          * leave free.
          */kvMemory: UInt64? = nil, 
         /**
-         * The number format of the KV cache. By default 32-bit floats on the CPU and 16-bit floats on a GPU.
+         * The number format of the KV cache. 16-bit floats by default.
          */cacheType: CacheType? = nil, 
         /**
          * A chat template in place of the file's own: its source, or the name of a builtin one, such as `chatml`

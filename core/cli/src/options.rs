@@ -42,7 +42,7 @@ pub(crate) struct LoadingOptions {
     /// quarter of the free memory, 8 GiB at most; on a GPU in four fifths of what the weights leave]
     #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
     context: Option<i64>,
-    /// Number format of the KV cache: f32, f16 or q8_0 [default: f32 on the CPU, f16 on a GPU]
+    /// Number format of the KV cache: f32, f16 or q8_0 [default: f16]
     #[arg(long)]
     cache_type: Option<CacheType>,
     /// Compute tokens that are likely to follow along with the last one, while that makes texts faster:

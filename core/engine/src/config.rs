@@ -74,7 +74,7 @@ impl Default for EngineConfig {
             kv_tokens: None,
             context_length: None,
             kv_memory: None,
-            cache_type: CacheType::F32,
+            cache_type: CacheType::default(),
             prefill_chunk: 512,
             shared_prefill_chunk: 128,
             pass_times: None,

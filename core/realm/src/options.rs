@@ -18,7 +18,7 @@ pub struct LoadOptions {
     /// where pages take memory when they are first used; on a GPU four fifths of the memory that the weights
     /// leave free.
     pub kv_memory: Option<u64>,
-    /// The number format of the KV cache. By default 32-bit floats on the CPU and 16-bit floats on a GPU.
+    /// The number format of the KV cache. 16-bit floats by default.
     pub cache_type: Option<CacheType>,
     /// A chat template in place of the file's own: its source, or the name of a builtin one, such as `chatml`
     /// or `llama3`.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use realm_compute::CacheType;
 use realm_compute::cuda::CudaBackend;
 use realm_compute::parts::Part;
 use realm_engine::{EngineConfig, PassTimes};
@@ -22,22 +21,20 @@ pub(crate) enum Placement {
 }
 
 impl Placement {
-    /// Returns an engine's configuration for this placement, with the defaults for its devices. A pass of a
-    /// GPU takes rows by the hundred in little more time than one, and prompts by the thousand while nothing
-    /// else generates: mixtures have few rows for each expert otherwise.
+    /// Returns an engine's configuration for this placement. A pass of a GPU takes rows by the hundred in
+    /// little more time than one, and prompts by the thousand while nothing else generates: mixtures have few
+    /// rows for each expert otherwise.
     pub(crate) fn engine_config(
         &self,
         weights: &dyn Weights,
         options: &LoadOptions,
     ) -> Result<EngineConfig, Error> {
-        let (many_rows, cache_type) = match self {
-            Self::Cpu => (false, CacheType::F32),
-            Self::Gpu(_) => (true, CacheType::F16),
-            Self::Parts { parts, .. } => {
-                (parts.iter().all(|part| matches!(part, Part::Cuda(_))), CacheType::F16)
-            }
+        let many_rows = match self {
+            Self::Cpu => false,
+            Self::Gpu(_) => true,
+            Self::Parts { parts, .. } => parts.iter().all(|part| matches!(part, Part::Cuda(_))),
         };
-        let mut config = engine_config(options, cache_type);
+        let mut config = engine_config(options);
         if config.kv_memory.is_none() {
             config.kv_memory = self.kv_memory(weights.page_bytes(config.cache_type))?;
         }
@@ -78,13 +75,13 @@ impl Placement {
     }
 }
 
-/// Returns the engine's configuration by `options`, with the device's own `cache_type`.
-pub(crate) fn engine_config(options: &LoadOptions, cache_type: CacheType) -> EngineConfig {
+/// Returns the engine's configuration by `options`.
+pub(crate) fn engine_config(options: &LoadOptions) -> EngineConfig {
     EngineConfig {
         kv_tokens: options.kv_tokens,
         context_length: options.context_length,
         kv_memory: options.kv_memory,
-        cache_type: options.cache_type.unwrap_or(cache_type),
+        cache_type: options.cache_type.unwrap_or_default(),
         speculation: options.speculation,
         pass_times: Some(PassTimes::default()),
         ..EngineConfig::default()

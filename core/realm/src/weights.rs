@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use realm_compute::cpu::{self, CpuBackend};
-use realm_compute::{Backend, CacheSpec, CacheType};
+use realm_compute::{Backend, CacheSpec};
 use realm_gguf::Gguf;
 use realm_model::{ModelConfig, Transformer, Weights};
 
@@ -19,7 +19,7 @@ pub(crate) fn load_on_cpu(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Box<dyn Weights>, Error> {
     let model = ModelConfig::from_gguf(gguf)?;
-    let config = engine_config(options, CacheType::F32);
+    let config = engine_config(options);
     let page = CacheSpec { layout: model.cache_layout(), pages: 1, kind: config.cache_type }.page_bytes();
     let need = Need {
         weights: gguf.tensors().iter().map(cpu::weight_bytes).sum(),
