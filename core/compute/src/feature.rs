@@ -13,8 +13,6 @@ use crate::Activation;
 pub enum Feature {
     /// [`Backend::experts`](crate::Backend::experts) and [`Backend::mixture`](crate::Backend::mixture).
     Experts,
-    /// Groups of experts that compete by their best one.
-    GroupsByBest,
     /// [`Backend::each_head`](crate::Backend::each_head).
     HeadMatrices,
     /// Norms that subtract the mean, and norms with a bias.
@@ -56,7 +54,6 @@ impl fmt::Display for Feature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Experts => f.write_str("mixtures of experts"),
-            Self::GroupsByBest => f.write_str("groups of experts that compete by their best one"),
             Self::HeadMatrices => f.write_str("a matrix for each head"),
             Self::LayerNorm => f.write_str("layer norms"),
             Self::PlainNorm => f.write_str("norms without weights"),

@@ -81,7 +81,11 @@ fn every_routing_and_activation_equals_the_cpu() {
             let mut router = Weights::new(TensorType::F32, [1, experts, hidden], &mut random);
             router.values.iter_mut().for_each(|x| *x /= (hidden as f32).sqrt());
             router.data = router.values.iter().flat_map(|x| x.to_le_bytes()).collect();
-            let groups = (round % 2 == 0).then_some(Groups { count: 4, used: 2, rank: GroupRank::BestTwo });
+            let groups = (round % 2 == 0).then_some(Groups {
+                count: 4,
+                used: 2,
+                rank: if round % 4 == 0 { GroupRank::BestTwo } else { GroupRank::Best },
+            });
             let case = Case {
                 routing: Routing {
                     used: [1, 3, 6, 5][round % 4],
@@ -217,8 +221,10 @@ fn adapters_of_experts_equal_the_cpu_and_change_no_other_rows() {
         if case.gate.is_some() {
             case.activation = gates[round % 3];
         }
-        let of =
+        // Gates, ups and downs; gates alone only where there are some.
+        let mut of =
             [[true, true, true], [false, true, true], [true, false, false], [false, false, true]][round % 4];
+        of[1] |= case.gate.is_none();
         for (rank, of) in [([1, 5, 16, 33][round % 4], [true; 3]), (3, of)] {
             let adapter = Adapter::new(floats[round % 3], &case, rank, of, &mut random);
             case.adapters.push(adapter);

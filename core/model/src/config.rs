@@ -1,6 +1,6 @@
 //! A model's configuration, read from a file's metadata and checked.
 
-use realm_compute::{Backend, CacheLayout, Feature, GroupRank, NormKind, NormSpan, Window};
+use realm_compute::{Backend, CacheLayout, Feature, NormKind, NormSpan, Window};
 use realm_gguf::Gguf;
 
 use crate::Error;
@@ -196,10 +196,6 @@ impl ModelConfig {
             need(attention.latent.is_some(), Feature::HeadMatrices);
             need(attention.latent.is_some(), Feature::Columns);
             need(matches!(feed_forward, FeedForwardSpec::Experts(_)), Feature::Experts);
-            if let FeedForwardSpec::Experts(experts) = feed_forward {
-                let groups = experts.routing.groups;
-                need(groups.is_some_and(|groups| groups.rank == GroupRank::Best), Feature::GroupsByBest);
-            }
             if let Some(dense) = feed_forward.every_row() {
                 need(!dense.gated, Feature::Ungated);
                 need(dense.gated, Feature::Gated(dense.activation));

@@ -166,7 +166,6 @@ impl Backend for CudaBackend {
     fn supports(&self, feature: Feature) -> bool {
         match feature {
             Feature::HeadDim(dim) => dim <= kernels::MOST_HEAD_DIM,
-            Feature::GroupsByBest => false,
             _ => true,
         }
     }

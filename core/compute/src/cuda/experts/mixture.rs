@@ -32,6 +32,7 @@ struct Route {
     gating: i32,
     groups: i32,
     groups_used: i32,
+    by_two: i32,
     normalize: i32,
     scale: f32,
     block: i32,
@@ -101,11 +102,6 @@ impl CudaBackend {
                 "CUDA has mixtures of at most {MOST_EXPERTS} experts, {MOST_USED} for a row, not {used} of \
                  {experts}; load the model on the CPU"
             )));
-        }
-        if spec.routing.groups.is_some_and(|groups| groups.rank == GroupRank::Best) {
-            let why =
-                "CUDA has no groups of experts that compete by their best one; load the model on the CPU";
-            return Err(Error::Unsupported(why.into()));
         }
         out.set_rows(x.rows())?;
         if x.rows() == 0 {
@@ -283,6 +279,7 @@ impl CudaBackend {
             },
             groups: routing.groups.map_or(0, |groups| groups.count as i32),
             groups_used: routing.groups.map_or(0, |groups| groups.used as i32),
+            by_two: routing.groups.is_some_and(|groups| groups.rank == GroupRank::BestTwo) as i32,
             normalize: routing.normalize as i32,
             scale: routing.scale,
             block: block as i32,

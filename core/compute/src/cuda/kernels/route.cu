@@ -26,6 +26,8 @@ struct Route {
     // Groups of experts, 0 without, and those that experts are chosen from.
     int groups;
     int groups_used;
+    // Groups compete by their best two, instead of by the best one.
+    int by_two;
     int normalize;
     float scale;
     // Rows of a segment; 0 if each pair is a segment of its own, in the order of rows.
@@ -156,7 +158,7 @@ __device__ __forceinline__ void keep_groups(const Route& p, u32 (&order)[VALUES]
             if (k > first) second = first, first = k;
             else if (k > second) second = k;
         }
-        ranks[group] = size > 1 ? first + second : first;
+        ranks[group] = p.by_two && size > 1 ? first + second : first;
     }
     __syncwarp();
     // From here on a key says whether its group, by its first expert, is kept.
