@@ -194,9 +194,9 @@ fn as_close_as_llama_cpp(model: &str) {
     }
 }
 
-/// Over all recorded positions of the three models together, chance matters less: with pages of 32-bit floats,
-/// our results must be at least as close to the exact ones as llama.cpp's. With 16-bit ones, Realm's default,
-/// they are 5 % farther here and as close over 2,000 positions (`tests/reference/README.md`).
+/// Over all recorded positions of the three models together, chance matters less: with pages of 32-bit
+/// floats, our results must be at least as close to the exact ones as llama.cpp's. With 16-bit ones, Realm's
+/// default, they are 5 % farther here and as close over 2,000 positions (`tests/reference/README.md`).
 #[test]
 fn over_all_models_we_are_no_farther_from_exact_than_llama_cpp() {
     let models = ["smollm2-135m-instruct-q4_1", "qwen2.5-coder-0.5b-instruct-q4_k_m", "gemma-3-270m-q4_k_m"];
