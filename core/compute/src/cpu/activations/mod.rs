@@ -129,6 +129,11 @@ pub(crate) fn tile_rows(rows: usize) -> usize {
     rows.div_ceil(rows.div_ceil(TILE_ROWS).max(1))
 }
 
+/// The tiles of a group of `rows` rows.
+pub(crate) fn tiles(rows: usize) -> usize {
+    rows.div_ceil(tile_rows(rows).max(1))
+}
+
 /// Locates the numbers of one row: unit `i` of an array is at `start / every + i * stride`, in units.
 #[derive(Clone, Copy)]
 struct Place {
@@ -158,30 +163,6 @@ unsafe fn put<T: Copy, const N: usize>(parts: &Parts<T>, unit: usize, value: [T;
     unsafe { parts.part(unit * N, N) }.copy_from_slice(&value);
 }
 
-/// Copies a row's units of `N` numbers, one for every `every` columns.
-///
-/// # Safety
-/// No other thread writes the row `from`, or reads or writes the row `to` meanwhile.
-#[inline(always)]
-unsafe fn copy_units<T: Copy, const N: usize>(
-    parts: &Parts<T>,
-    every: usize,
-    columns: usize,
-    from: Place,
-    to: Place,
-) {
-    let units = columns / every;
-    // SAFETY: by the caller's promise; the pointers are checked for the last unit.
-    unsafe {
-        let end = |place: Place| N * ((units - 1) * place.stride + 1);
-        let source = parts.pointer(from.at(every, 0) * N, end(from)).cast::<[T; N]>();
-        let target = parts.pointer(to.at(every, 0) * N, end(to)).cast::<[T; N]>();
-        for i in 0..units {
-            target.add(i * to.stride).write_unaligned(source.add(i * from.stride).read_unaligned());
-        }
-    }
-}
-
 impl Fill {
     fn place(&self, group: &Range<usize>, row: usize) -> Place {
         assert!(group.contains(&row) && group.end <= self.rows);
@@ -190,51 +171,27 @@ impl Fill {
         Place { start: first * self.columns, row: row - first, stride: tile.min(group.end - first) }
     }
 
-    /// Quantizes row `row`, which belongs to the rows `group`, from `x`, `[columns]`.
+    /// Quantizes the rows of tile number `tile` of the rows `group`, each from `x(row)`, `[columns]`.
     ///
     /// # Safety
-    /// The `Activations` are alive, no thread reads them, and no two threads fill the same row.
-    pub(crate) unsafe fn row(&self, group: &Range<usize>, row: usize, x: &[f32]) {
-        let row = self.place(group, row);
+    /// The `Activations` are alive, no thread reads them, and no two threads fill the same tile.
+    pub(crate) unsafe fn tile<'a>(&self, group: &Range<usize>, tile: usize, x: impl Fn(usize) -> &'a [f32]) {
+        let size = tile_rows(group.len());
+        let first = group.start + tile * size;
+        let rows = first..group.end.min(first + size);
         // SAFETY: the caller's promise, and an `Isa` other than `Scalar` exists only where the processor has
         // it.
         unsafe {
             match self.isa {
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => self.row_avx2(row, x),
+                Isa::Avx2 => rows.for_each(|row| self.row_avx2(self.place(group, row), x(row))),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => avx512::row(self, row, x),
-                _ => self.row_body(row, x),
-            }
-        }
-    }
-
-    /// Copies the quantized row `from`, a group of its own, to row `to` of the rows `group`.
-    ///
-    /// # Safety
-    /// Same contract as [`Self::row`], for both rows.
-    pub(crate) unsafe fn copy(&self, from: usize, group: &Range<usize>, to: usize) {
-        let (from, to) = (self.place(&(from..from + 1), from), self.place(group, to));
-        let columns = self.columns;
-        // SAFETY: by the caller's promise. The arrays are those that `row` fills.
-        unsafe {
-            copy_units::<_, 4>(&self.codes, 4, columns, from, to);
-            copy_units::<_, 1>(&self.scales, self.block, columns, from, to);
-            if self.block == BLOCK {
-                copy_units::<_, 1>(&self.sums, BLOCK, columns, from, to);
-            } else {
-                copy_units::<_, 2>(&self.sums32, 64, columns, from, to);
-                copy_units::<_, 2>(&self.sums16, 32, columns, from, to);
-            }
-            if self.isa == Isa::Avx512 {
-                copy_units::<_, 1>(&self.negative32, 32, columns, from, to);
-                copy_units::<_, 1>(&self.negative16, 16, columns, from, to);
-            } else {
-                let every = if self.block == BLOCK { 32 } else { 16 };
-                copy_units::<_, 2>(&self.lane_sums, every, columns, from, to);
-            }
-            if let Some(wide) = &self.wide {
-                copy_units::<_, 4>(wide, 4, columns, from, to);
+                Isa::Avx512 => {
+                    let mut all = [&[][..]; TILE_ROWS];
+                    all.iter_mut().zip(rows.clone()).for_each(|(to, row)| *to = x(row));
+                    avx512::tile(self, self.place(group, first), &all[..rows.len()]);
+                }
+                _ => rows.for_each(|row| self.row_body(self.place(group, row), x(row))),
             }
         }
     }
@@ -243,7 +200,7 @@ impl Fill {
     /// instructions.
     ///
     /// # Safety
-    /// Same contract as [`Self::row`].
+    /// Same contract as [`Self::tile`], for a row.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
     unsafe fn row_avx2(&self, row: Place, x: &[f32]) {
@@ -254,7 +211,7 @@ impl Fill {
     /// The portable code, for rows that are not interleaved.
     ///
     /// # Safety
-    /// Same contract as [`Self::row`].
+    /// Same contract as [`Self::tile`], for a row.
     #[inline(always)]
     unsafe fn row_body(&self, place: Place, x: &[f32]) {
         let mut codes = [0; SUPER];
@@ -279,7 +236,7 @@ impl Fill {
     /// Writes the sums of block `b`'s codes.
     ///
     /// # Safety
-    /// Same contract as [`Self::row`].
+    /// Same contract as [`Self::tile`], for a row.
     #[inline(always)]
     unsafe fn sums_of(&self, place: Place, b: usize, d: f32, codes: &[i8]) {
         let mut pairs = [[0i16; 2]; SUPER / 16];
@@ -358,8 +315,8 @@ mod tests {
         for (isa, block) in Isa::available().into_iter().flat_map(|isa| [(isa, BLOCK), (isa, SUPER)]) {
             let mut a = Activations::default();
             a.prepare(isa, 1, SUPER, block, false);
-            // SAFETY: one thread, one row.
-            unsafe { a.fill(isa, false).row(&(0..1), 0, &[-3e-38; SUPER]) };
+            // SAFETY: one thread, one tile.
+            unsafe { a.fill(isa, false).tile(&(0..1), 0, |_| &[-3e-38; SUPER]) };
             assert!(a.codes.iter().all(|&code| code == 0) && a.sums.iter().all(|&sum| sum == 0.0), "{isa}");
             assert!(a.negative32.iter().all(|&sum| sum == 0), "{isa}");
         }
@@ -376,9 +333,9 @@ mod tests {
             let mut a = Activations::default();
             a.prepare(isa, rows, columns, block, wide);
             let fill = a.fill(isa, wide);
-            for (row, x) in x.chunks_exact(columns).enumerate() {
-                // SAFETY: one thread, each row once.
-                unsafe { fill.row(&(0..rows), row, x) };
+            for tile in 0..tiles(rows) {
+                // SAFETY: one thread, each tile once.
+                unsafe { fill.tile(&(0..rows), tile, |row| &x[row * columns..][..columns]) };
             }
             for (row, x) in x.chunks_exact(columns).enumerate() {
                 let place = fill.place(&(0..rows), row);

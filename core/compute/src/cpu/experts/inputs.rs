@@ -77,40 +77,30 @@ pub(super) struct Fills {
 }
 
 impl Fills {
-    /// Quantizes row `row`, which belongs to the rows `group`, from `x`.
+    /// Quantizes the rows of tile number `tile` of the rows `group`, each from `x(row)`.
     ///
     /// # Safety
-    /// The inputs are alive, no thread reads them, and no two threads fill the same row.
-    pub(super) unsafe fn row(&self, group: &Range<usize>, row: usize, x: &[f32]) {
+    /// The inputs are alive, no thread reads them, and no two threads fill the same tile.
+    pub(super) unsafe fn tile<'a>(&self, group: &Range<usize>, tile: usize, x: impl Fn(usize) -> &'a [f32]) {
         for fill in [&self.small, &self.large].into_iter().flatten() {
             // SAFETY: by the caller's promise.
-            unsafe { fill.row(group, row, x) };
+            unsafe { fill.tile(group, tile, &x) };
         }
     }
 
-    /// Copies row `from`, a group of its own, to row `to` of the rows `group`.
-    ///
-    /// # Safety
-    /// Same contract as [`Self::row`], for both rows.
-    pub(super) unsafe fn copy(&self, from: usize, group: &Range<usize>, to: usize) {
-        for fill in [&self.small, &self.large].into_iter().flatten() {
-            // SAFETY: by the caller's promise.
-            unsafe { fill.copy(from, group, to) };
-        }
-    }
-
-    /// Calls `each(row)` for every row of `columns` numbers, on all threads if there is enough work.
-    pub(super) fn each(&self, pool: &Pool, rows: usize, columns: usize, each: impl Fn(&Self, usize) + Sync) {
+    /// Calls `each(item)` for every one of `items`, which have `numbers` numbers together, on all threads if
+    /// there is enough work.
+    pub(super) fn each(&self, pool: &Pool, items: usize, numbers: usize, each: impl Fn(&Self, usize) + Sync) {
         if self.small.is_none() && self.large.is_none() {
             return;
         }
-        if rows * columns < ALONE {
-            return (0..rows).for_each(|row| each(self, row));
+        if numbers < ALONE {
+            return (0..items).for_each(|item| each(self, item));
         }
-        let share = Share::new(rows, 4);
+        let share = Share::new(items, (items / (pool.threads() * 6)).clamp(1, 4));
         pool.run(&|_| {
-            while let Some(rows) = share.next() {
-                rows.for_each(|row| each(self, row));
+            while let Some(items) = share.next() {
+                items.for_each(|item| each(self, item));
             }
         });
     }

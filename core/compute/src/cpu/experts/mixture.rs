@@ -72,23 +72,22 @@ pub(crate) fn mixture(
     let most = if rows > 1 { rows * (1 + used) } else { 1 };
     input.prepare(call.isa, kinds, most, columns);
     let fills = input.fills(call.isa, kinds);
-    fills.each(call.pool, rows, columns, |fills, row| {
+    fills.each(call.pool, rows, rows * columns, |fills, row| {
         // SAFETY: every row is filled once.
-        unsafe { fills.row(&(row..row + 1), row, x.row(row)) };
+        unsafe { fills.tile(&(row..row + 1), 0, |row| x.row(row)) };
     });
     call.score(router, input, threads);
     call.choose(router);
     let inputs = router.grouped.fill(experts, used, &router.chosen);
     let Router { chosen, grouped, gathered, hidden: between, low_rank, .. } = router;
     if inputs > rows {
-        fills.each(call.pool, rows, used * columns, |fills, row| {
-            for &[pair, group] in &grouped.places[row * used..][..used] {
-                let Group { pairs, input, .. } = &grouped.groups[group as usize];
-                if pairs.len() > 1 {
-                    let to = input + pair as usize - pairs.start;
-                    // SAFETY: every pair is filled once, from a row that is no longer written.
-                    unsafe { fills.copy(row, &(*input..input + pairs.len()), to) };
-                }
+        fills.each(call.pool, grouped.tiles.len(), inputs * columns, |fills, item| {
+            let [group, tile] = grouped.tiles[item];
+            let Group { pairs, input, .. } = &grouped.groups[group as usize];
+            if pairs.len() > 1 {
+                let row = |at: usize| x.row(grouped.pairs[pairs.start + at - input].row as usize);
+                // SAFETY: every tile of every group is filled once.
+                unsafe { fills.tile(&(*input..input + pairs.len()), tile as usize, row) };
             }
         });
         if Kinds::of(call.isa, of_experts()).floats {
@@ -111,10 +110,11 @@ pub(crate) fn mixture(
     let kinds = Kinds::of(call.isa, [&spec.down.matrix]);
     hidden.prepare(call.isa, kinds, chosen.len(), inner);
     let fills = hidden.fills(call.isa, kinds);
-    fills.each(call.pool, chosen.len(), inner, |fills, pair| {
-        let group = grouped.groups.partition_point(|group| group.pairs.end <= pair);
-        // SAFETY: every pair is filled once.
-        unsafe { fills.row(&grouped.groups[group].pairs, pair, &between[pair * inner..][..inner]) };
+    fills.each(call.pool, grouped.tiles.len(), chosen.len() * inner, |fills, item| {
+        let [group, tile] = grouped.tiles[item];
+        let pairs = &grouped.groups[group as usize].pairs;
+        // SAFETY: every tile of every group is filled once.
+        unsafe { fills.tile(pairs, tile as usize, |pair| &between[pair * inner..][..inner]) };
     });
     let sorted =
         (!spec.down_lora.is_empty()).then(|| ByExpert::new(spec.down_lora, grouped, used, Input::Pairs));

@@ -9,8 +9,8 @@
 //! Adapters of experts add to these products where they are computed, before biases and activations: see
 //! `adapters`.
 //!
-//! A row is quantized once, as a group of one row, which serves experts that only this row chose. For experts
-//! with several rows it is copied from there to its places in the groups.
+//! A row is quantized as a group of one row, which serves the router and experts that only this row chose, and
+//! once more in each group of several rows: tiles of rows are quantized together.
 
 mod adapters;
 mod inputs;
@@ -19,6 +19,7 @@ mod route;
 
 use realm_gguf::Tensor;
 
+use super::activations::tiles;
 use super::format::PANEL;
 use super::matmul::{Unpacked, add_panel};
 use super::matrix::Matrix;
@@ -113,10 +114,12 @@ pub(super) fn each_head(pool: &Pool, isa: Isa, space: &mut Space, x: &Buffer, w:
     input.prepare(isa, kinds, heads * rows, inputs);
     let group = |head: usize| head * rows..(head + 1) * rows;
     let fills = input.fills(isa, kinds);
-    fills.each(pool, heads * rows, inputs, |fills, at| {
-        let (head, row) = (at / rows, at % rows);
-        // SAFETY: every row of every head is filled once.
-        unsafe { fills.row(&group(head), at, &x.row(row)[head * inputs..][..inputs]) };
+    let tiles = tiles(rows);
+    fills.each(pool, heads * tiles, heads * rows * inputs, |fills, item| {
+        let (head, tile) = (item / tiles, item % tiles);
+        let input = |at: usize| &x.row(at % rows)[head * inputs..][..inputs];
+        // SAFETY: every tile of every head is filled once.
+        unsafe { fills.tile(&group(head), tile, input) };
     });
     let width = heads * outputs;
     let parts = Parts::new(out.data_mut());

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::super::Isa;
+use super::super::activations::tiles as count_of_tiles;
 use super::super::elementwise;
 use super::super::lanes::{F32x8, LANES, versions};
 use crate::{Activation, Gating, GroupRank, Groups, Routing};
@@ -173,6 +174,8 @@ pub(super) struct Grouped {
     pub(super) groups: Vec<Group>,
     /// The index of each choice's pair, `[rows][used]`, and that of its group.
     pub(super) places: Vec<[u32; 2]>,
+    /// The tiles of all groups' rows: a group's index, and the number of its tile.
+    pub(super) tiles: Vec<[u32; 2]>,
     /// Indices of groups, the one with the most rows first.
     pub(super) largest_first: Vec<u32>,
     starts: Vec<u32>,
@@ -182,7 +185,7 @@ impl Grouped {
     /// Groups the choices of rows, `[rows][used]`. Groups of one row use the row's own quantized input;
     /// the inputs of the others follow those of all rows. Returns the number of rows of the quantized input.
     pub(super) fn fill(&mut self, experts: usize, used: usize, chosen: &[Choice]) -> usize {
-        let Self { pairs, groups, places, largest_first, starts } = self;
+        let Self { pairs, groups, places, tiles, largest_first, starts } = self;
         starts.clear();
         starts.resize(experts + 1, 0);
         for choice in chosen {
@@ -209,9 +212,12 @@ impl Grouped {
             places.push([at, 0]);
         }
         let mut inputs = chosen.len() / used;
+        tiles.clear();
         for (index, group) in groups.iter_mut().enumerate() {
             // Used up as positions, the starts now serve as the experts' groups.
             starts[group.expert] = index as u32;
+            let count = count_of_tiles(group.pairs.len()) as u32;
+            tiles.extend((0..count).map(|tile| [index as u32, tile]));
             if group.pairs.len() == 1 {
                 group.input = pairs[group.pairs.start].row as usize;
             } else {

@@ -9,12 +9,13 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod results;
 mod scalar;
 mod tile;
 
 use std::sync::Mutex;
 
-use super::activations::{Activations, Fill};
+use super::activations::{Activations, Fill, tiles};
 use super::aligned::Aligned;
 use super::format::{BLOCK, PANEL, SUPER};
 use super::lora::{Change, Plan};
@@ -22,6 +23,7 @@ use super::matrix::{FloatPanels, Matrix, Packed};
 use super::pool::{Parts, Pool, Share};
 use super::{Buffer, CpuBackend, Isa};
 use crate::Lora;
+use results::{Columns, finish};
 use tile::Tile;
 
 /// An input of fewer numbers than this is quantized on the calling thread: waking the others costs more.
@@ -141,14 +143,15 @@ pub(crate) fn run(pool: &Pool, isa: Isa, space: &mut Workspace, x: &Buffer, prod
                 if let Some(plan) = &plan {
                     plan.fetch(job, panel);
                 }
+                // SAFETY: a panel's columns of `out` are this thread's alone.
+                let mut out = unsafe { Columns::new(&outs[job], product.matrix.rows(), panel) };
                 space.acc.clear();
                 space.acc.resize(rows, [0.0; PANEL]);
                 add_panel(isa, product.matrix, panel, input, &mut space.unpacked, &mut space.acc);
                 if let Some(plan) = &plan {
                     plan.add(isa, job, panel, hidden, &mut space.acc);
                 }
-                // SAFETY: a panel's columns of `out` are this thread's alone, and `out` has `rows` rows.
-                unsafe { finish(product, panel, &space.acc, &outs[job]) };
+                finish(isa, &space.acc, product.bias, product.accumulate, &mut out);
             }
         }
     });
@@ -178,8 +181,9 @@ fn prepare(
     space.hidden.reserve(plan.map_or(0, Plan::numbers));
     let hidden = Parts::new(&mut space.hidden);
     let alone = plan.is_none() && fills.len() * x.rows() * x.columns() < ALONE;
-    let piece = if alone { x.rows() } else { 4 };
-    let fills: Vec<(Fill, Share)> = fills.into_iter().map(|f| (f, Share::new(x.rows(), piece))).collect();
+    let tiles = tiles(x.rows());
+    let piece = if alone { tiles } else { 1 };
+    let fills: Vec<(Fill, Share)> = fills.into_iter().map(|f| (f, Share::new(tiles, piece))).collect();
     let pieces = plan.map(|plan| (plan, plan.share()));
     let work = |_| {
         if let Some((plan, share)) = &pieces {
@@ -191,10 +195,10 @@ fn prepare(
             }
         }
         for (fill, share) in &fills {
-            while let Some(rows) = share.next() {
-                for row in rows {
-                    // SAFETY: each row is handed out once.
-                    unsafe { fill.row(&(0..x.rows()), row, x.row(row)) };
+            while let Some(tiles) = share.next() {
+                for tile in tiles {
+                    // SAFETY: each tile is handed out once.
+                    unsafe { fill.tile(&(0..x.rows()), tile, |row| x.row(row)) };
                 }
             }
         }
@@ -282,25 +286,6 @@ fn float_panel(
                     }
                 }
             }
-        }
-    }
-}
-
-/// Adds bias and residual and writes a panel's results.
-///
-/// # Safety
-/// No other thread touches the panel's columns of `out`, which holds `acc.len()` rows.
-unsafe fn finish(product: &Product<'_>, panel: usize, acc: &[[f32; PANEL]], out: &Parts<f32>) {
-    let outputs = product.matrix.rows();
-    let first = panel * PANEL;
-    let len = PANEL.min(outputs - first);
-    for (row, acc) in acc.iter().enumerate() {
-        // SAFETY: by the caller's promise.
-        let out = unsafe { out.part(row * outputs + first, len) };
-        let bias = product.bias.map(|b| &b[first..first + len]);
-        for (i, (out, &acc)) in out.iter_mut().zip(acc).enumerate() {
-            let value = acc + bias.map_or(0.0, |b| b[i]);
-            *out = if product.accumulate { *out + value } else { value };
         }
     }
 }

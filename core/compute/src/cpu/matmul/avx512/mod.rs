@@ -13,15 +13,15 @@ mod kernels;
 mod planes;
 
 use crate::cpu::activations::{Activations, tile_rows};
-use crate::cpu::format::{Codes, Float, Format, PANEL, Scales};
+use crate::cpu::format::{Codes, Float, Format, PANEL, SUPER, Scales};
 use crate::cpu::matrix::Packed;
 pub(super) use floats::float_products;
 use kernels::{Rows, Weights};
 use planes::{Book, Float4, I8, Table, U2, U3, U4, U5, U6};
 
-/// Columns multiplied at a time if there are several tiles of rows: weights and activations of 8 rows
-/// together take less than half of the first-level cache.
-const COLUMNS: usize = 512;
+/// Most columns multiplied at a time if there are several tiles of rows: the first-level cache holds their
+/// weights and the activations of 8 rows.
+const COLUMNS: usize = 1024;
 
 /// Adds the products of panel `panel` with a group of rows, from `start` on, to `acc`, `[rows][16]`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
@@ -31,7 +31,11 @@ pub(super) fn panel(m: &Packed, panel: usize, a: &Activations, start: usize, acc
     assert!(a.columns == m.columns && a.block == format.record_columns());
     let tile = tile_rows(acc.len());
     // All columns at once if the weights serve one tile of rows, else as many as the first-level cache holds.
-    let width = if acc.len() <= tile { m.columns } else { COLUMNS };
+    let width = if acc.len() <= tile {
+        m.columns
+    } else {
+        m.columns.div_ceil(m.columns.div_ceil(COLUMNS)).next_multiple_of(SUPER)
+    };
     for first in (0..m.columns).step_by(width) {
         let records = m.records(panel, first, width.min(m.columns - first));
         let weights = Weights::new(format, records);
