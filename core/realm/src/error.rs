@@ -38,6 +38,24 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// All codes.
+    pub const ALL: [Self; 14] = [
+        Self::InvalidModel,
+        Self::InvalidAdapter,
+        Self::InvalidArgument,
+        Self::LimitExceeded,
+        Self::Overloaded,
+        Self::Unsupported,
+        Self::NotFound,
+        Self::Io,
+        Self::InvalidProgram,
+        Self::Trap,
+        Self::Failed,
+        Self::Denied,
+        Self::Cancelled,
+        Self::Internal,
+    ];
+
     /// Returns the name in kebab case, such as `invalid-model`.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -39,6 +39,7 @@
 //!
 //! - `sandbox`, on by default: [`Program`], [`Grants`] and the other items for tenants' programs. With
 //!   `default-features = false` the crate serves models without programs, and builds without wasmtime.
+//! - `remote`, on by default: `Realm::connect`, for models of a server.
 #![forbid(unsafe_code)]
 
 mod adapter;
@@ -54,6 +55,8 @@ mod frontend;
 mod generate;
 mod generation;
 mod gpus;
+#[cfg(feature = "remote")]
+mod grpc;
 mod history;
 mod identity;
 mod info;
@@ -77,6 +80,7 @@ mod program;
 mod progress;
 mod prompt;
 mod registry;
+mod remote;
 mod request;
 mod response_format;
 mod room;

@@ -4,7 +4,7 @@ use realm_compute::CacheType;
 use realm_engine::Speculation;
 
 /// The options of loading a model. `ci/api` brings each field to every language.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct LoadOptions {
     /// The number of tokens that the KV cache holds, over all requests of all tenants; 0 holds one request of
     /// the model's trained context length. By default what fits in `kv_memory`. One request has at most

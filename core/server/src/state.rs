@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use realm::LoadOptions;
+use tonic_health::server::HealthReporter;
 use tokio_rustls::TlsAcceptor;
 
 use crate::audit::Audit;
@@ -35,6 +36,8 @@ pub(crate) struct State {
     pub(crate) places: Places,
     /// True while the configuration is read again.
     pub(crate) reloading: AtomicBool,
+    /// The health that gRPC tells.
+    pub(crate) health: HealthReporter,
     /// True while the server waits for its last requests.
     pub(crate) draining: AtomicBool,
 }
@@ -85,6 +88,7 @@ impl State {
             reread: None,
             places: Places::default(),
             reloading: AtomicBool::new(false),
+            health: HealthReporter::new(),
             draining: AtomicBool::new(false),
         }
     }
