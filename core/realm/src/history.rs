@@ -33,7 +33,9 @@ impl Model {
     fn count_prompt(&self, request: &Request) -> Result<usize, Error> {
         match &self.inner {
             Inner::Local(model) => Ok(model.prompt_tokens(request)?.len()),
-            Inner::Remote(model) => Ok(block_on(model.served.render(model.equipped(request.clone())?))?.1.len()),
+            Inner::Remote(model) => {
+                Ok(block_on(model.served.render(model.equipped(request.clone())?))?.1.len())
+            }
         }
     }
 

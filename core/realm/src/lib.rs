@@ -62,6 +62,7 @@ mod identity;
 mod info;
 mod inspect;
 mod load;
+mod load_adapter;
 mod log;
 mod logits_processor;
 mod many;
@@ -105,8 +106,7 @@ pub use inspect::{FileInfo, inspect};
 pub use log::log_to;
 pub use logits_processor::LogitsProcessor;
 pub use model::Model;
-pub use numbers::EmbedOptions;
-pub use options::LoadOptions;
+pub use options::{EmbedOptions, LoadOptions};
 pub use prepared::PreparedRequest;
 #[cfg(feature = "sandbox")]
 pub use program::Program;

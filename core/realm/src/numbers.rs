@@ -1,6 +1,6 @@
 //! Scores and embeddings of texts.
 
-use realm_engine::{Answer, Pooling, Scored};
+use realm_engine::{Answer, Scored};
 use realm_handover::block_on;
 
 use crate::error::ErrorCode;
@@ -132,19 +132,4 @@ fn check_likelihood(prompt: &[u32], continuation: &[u32]) -> Result<(), Error> {
 
 fn likelihoods(scores: Vec<Scored>) -> Vec<f32> {
     scores.into_iter().filter_map(|score| score.next).collect()
-}
-
-/// The options of an embedding.
-#[derive(Debug, Clone, PartialEq)]
-pub struct EmbedOptions {
-    /// The hidden states that the vector is computed from; `None` for the model file's own pooling.
-    pub pooling: Option<Pooling>,
-    /// True to scale the vector to length 1, so that a dot product is the cosine. The default is `true`.
-    pub normalize: bool,
-}
-
-impl Default for EmbedOptions {
-    fn default() -> Self {
-        Self { pooling: None, normalize: true }
-    }
 }

@@ -25,8 +25,17 @@ pub(crate) enum Work {
         answer: Box<AnswerReader>,
     },
     #[cfg(feature = "sandbox")]
-    Program { model: LocalModel, program: crate::Program, request: Box<Request> },
-    Remote { model: RemoteModel, request: Box<Request>, prompt_tokens: usize, max_tokens: usize },
+    Program {
+        model: LocalModel,
+        program: crate::Program,
+        request: Box<Request>,
+    },
+    Remote {
+        model: RemoteModel,
+        request: Box<Request>,
+        prompt_tokens: usize,
+        max_tokens: usize,
+    },
 }
 
 impl PreparedRequest {

@@ -32,7 +32,9 @@ impl Model {
         request.check_prompt()?;
         let model = match &self.inner {
             Inner::Local(model) => model,
-            Inner::Remote(model) => return Ok(block_on(model.served.render(model.equipped(request.clone())?))?.0),
+            Inner::Remote(model) => {
+                return Ok(block_on(model.served.render(model.equipped(request.clone())?))?.0);
+            }
         };
         match model.engine_prompt(request)? {
             EnginePrompt::Chat(conversation) => Ok(model.loaded.render(&conversation)?.text),
@@ -49,7 +51,9 @@ impl Model {
         request.check_prompt()?;
         let model = match &self.inner {
             Inner::Local(model) => model,
-            Inner::Remote(model) => return Ok(block_on(model.served.render(model.equipped(request.clone())?))?.1),
+            Inner::Remote(model) => {
+                return Ok(block_on(model.served.render(model.equipped(request.clone())?))?.1);
+            }
         };
         match model.engine_prompt(request)? {
             prompt @ EnginePrompt::Chat(_) => Ok(model.loaded.tokenize(&prompt)?),

@@ -139,7 +139,9 @@ impl RemoteModel {
     /// The error for something that a server's model does not have.
     pub(crate) fn lacks(&self, what: &str) -> Error {
         let name = self.served.name();
-        let why = format!("`{name}` is a model of a server, and {what} stays there; load the model in this process to have it");
+        let why = format!(
+            "`{name}` is a model of a server, and {what} stays there; load the model in this process to have it"
+        );
         Error::new(ErrorCode::Unsupported, why)
     }
 }

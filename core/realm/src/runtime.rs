@@ -167,7 +167,9 @@ impl Realm {
             Place::Local(local) => Ok(local),
             Place::Remote(server) => {
                 let url = server.url();
-                let why = format!("{what} is up to the server {url}; put programs there with `realm admin programs put`");
+                let why = format!(
+                    "{what} is up to the server {url}; put programs there with `realm admin programs put`"
+                );
                 Err(Error::new(ErrorCode::Unsupported, why))
             }
         }
@@ -251,7 +253,8 @@ impl Realm {
                     return Err(Error::new(ErrorCode::Denied, why));
                 }
                 if limits != Limits::default() {
-                    let why = format!("the server sets the limits of `{name}`: `realm admin tenants set {name}`");
+                    let why =
+                        format!("the server sets the limits of `{name}`: `realm admin tenants set {name}`");
                     return Err(Error::new(ErrorCode::Unsupported, why));
                 }
                 let identity = Arc::clone(server.tenant());

@@ -223,7 +223,8 @@ impl Model {
         match &self.inner {
             Inner::Local(model) => {
                 model.tenant.inner.ready_blocking();
-                let inner = model.loaded.engine.restore(&model.tenant.inner, model.engine_adapter()?, bytes)?;
+                let inner =
+                    model.loaded.engine.restore(&model.tenant.inner, model.engine_adapter()?, bytes)?;
                 Ok(Sequence::local(inner, &model.loaded))
             }
             Inner::Remote(model) => model.sequence(Some(Saved { bytes: bytes.to_vec(), foreign: false })),

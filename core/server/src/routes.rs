@@ -164,7 +164,9 @@ pub(crate) fn known(path: &str) -> &'static str {
         return ADMIN.iter().map(|route| route.path).find(|pattern| one(pattern)).unwrap_or("other");
     }
     let own = clients().iter().map(|(_, known)| &**known);
-    own.chain(crate::grpc::CALLS.iter().map(|(known, ..)| *known)).find(|known| *known == path).unwrap_or("other")
+    own.chain(crate::grpc::CALLS.iter().map(|(known, ..)| *known))
+        .find(|known| *known == path)
+        .unwrap_or("other")
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use realm::LoadOptions;
-use tonic_health::server::HealthReporter;
 use tokio_rustls::TlsAcceptor;
+use tonic_health::server::HealthReporter;
 
 use crate::audit::Audit;
 use crate::catalog::Catalog;

@@ -47,7 +47,8 @@ impl Visible {
         let held = names.adapter(&self.caller.tenant_name, name).ok_or_else(|| Extras::no_adapter(name))?;
         let adapter = held.adapter.as_ref().map_err(|_| Extras::no_adapter(name))?;
         if self.found.get() != Some(&held.model) {
-            let why = format!("the adapter `{name}` is one of another model; leave it out, or name its model");
+            let why =
+                format!("the adapter `{name}` is one of another model; leave it out, or name its model");
             return Err(ApiError::invalid("realm.adapter", why));
         }
         Ok(adapter.clone())

@@ -1,4 +1,5 @@
-//! The scenarios of `tests/conformance` against a server, as a program that uses one by `Realm::connect` has it.
+//! The scenarios of `tests/conformance` against a server, as a program that uses one by `Realm::connect` has
+//! it.
 
 mod common;
 #[path = "../../realm/tests/conformance/matching.rs"]
@@ -32,7 +33,10 @@ fn folder() -> PathBuf {
 const LEFT_OUT: [(&str, &[&str]); 4] = [
     ("it makes a realm of this process", &["realm"]),
     ("it makes tenants, which an administrator does", &["tenant", "set_limits"]),
-    ("it reads counters, which the server serves at `/metrics`", &["metrics", "prometheus", "tenant_metrics"]),
+    (
+        "it reads counters, which the server serves at `/metrics`",
+        &["metrics", "prometheus", "tenant_metrics"],
+    ),
     (
         "it gives programs and functions of this process to a model",
         &["load_program", "compile_program", "set_program", "add_program", "logits_processors"],
@@ -42,7 +46,8 @@ const LEFT_OUT: [(&str, &[&str]); 4] = [
 fn left_out(scenario: &Value) -> Option<&'static str> {
     let steps = scenario["steps"].as_array().unwrap();
     let uses = |name: &&str| {
-        let of_request = |step: &Value| ["request", "options"].iter().any(|key| step[key].get(*name).is_some());
+        let of_request =
+            |step: &Value| ["request", "options"].iter().any(|key| step[key].get(*name).is_some());
         steps.iter().any(|step| step["op"] == **name || of_request(step))
     };
     LEFT_OUT.iter().find(|(_, names)| names.iter().any(uses)).map(|(why, _)| *why)
@@ -52,7 +57,8 @@ fn left_out(scenario: &Value) -> Option<&'static str> {
 fn served(name: &str, model: Model) -> (Running, Realm, Model) {
     let source = folder().join("adapter");
     let adapter = AdapterConfig { model: name.to_owned(), source };
-    let tenant = TenantConfig { adapters: [("adapter".to_owned(), adapter)].into(), ..TenantConfig::default() };
+    let tenant =
+        TenantConfig { adapters: [("adapter".to_owned(), adapter)].into(), ..TenantConfig::default() };
     let config = Config { tenants: [("default".to_owned(), tenant)].into(), ..any_port() };
     let server = start_with(config, vec![(name.to_owned(), model)], None);
     let realm = Realm::connect(&format!("http://{}", server.address), "").unwrap();
@@ -81,10 +87,26 @@ fn run(areas: &[(&str, usize)]) {
 
 #[test]
 fn answers_are_those_of_this_process() {
-    run(&[("generation", 9), ("grammars", 9), ("sampling", 6), ("streams", 6), ("tools", 6), ("reasoning", 2)]);
+    run(&[
+        ("generation", 9),
+        ("grammars", 9),
+        ("sampling", 6),
+        ("streams", 6),
+        ("tools", 6),
+        ("reasoning", 2),
+    ]);
 }
 
 #[test]
 fn chats_numbers_and_sequences_are_those_of_this_process() {
-    run(&[("chats", 6), ("lists", 3), ("vectors", 3), ("sequences", 5), ("adapters", 3), ("prompts", 7), ("errors", 5), ("models", 9)]);
+    run(&[
+        ("chats", 6),
+        ("lists", 3),
+        ("vectors", 3),
+        ("sequences", 5),
+        ("adapters", 3),
+        ("prompts", 7),
+        ("errors", 5),
+        ("models", 9),
+    ]);
 }

@@ -79,7 +79,8 @@ fn calls_give_what_the_library_gives() {
         assert_eq!(facts.vocabulary as usize, model.info().vocabulary);
         assert_eq!(facts.context_length as usize, model.info().context_length);
         let text = "The sky is <|im_start|>blue";
-        let asked = v1::TokenizeRequest { model: MODEL.into(), text: text.into(), special: false, boundaries: None };
+        let asked =
+            v1::TokenizeRequest { model: MODEL.into(), text: text.into(), special: false, boundaries: None };
         let tokens = client.tokenize(asked.clone()).await.unwrap().into_inner().tokens;
         assert_eq!(tokens, model.encode(text));
         let special = v1::TokenizeRequest { special: true, boundaries: Some(false), ..asked };
@@ -106,7 +107,8 @@ fn calls_give_what_the_library_gives() {
         let texts = model.encode_many(&["The sky", "is blue"], false, true);
         let vectors: Vec<_> = embedded.vectors.into_iter().map(|vector| vector.values).collect();
         assert_eq!(vectors, model.embed_many(texts, &options).unwrap());
-        let asked = v1::ScoreRequest { model: MODEL.into(), input: Some(input(text)), top: 3, ..Default::default() };
+        let asked =
+            v1::ScoreRequest { model: MODEL.into(), input: Some(input(text)), top: 3, ..Default::default() };
         let scores = client.score(asked.clone()).await.unwrap().into_inner().scores;
         let expected = model.score(&tokens, 3).unwrap();
         assert_eq!(scores.len(), expected.len());
@@ -136,23 +138,55 @@ fn failures_have_a_status_a_code_and_the_requests_id() {
         let empty = v1::GenerateRequest { prompt: None, ..question(MODEL) };
         let tools = v1::GenerateRequest { tools: vec!["{".into()], ..question(MODEL) };
         let list = v1::GenerateRequest { tools: vec!["[]".into()], ..question(MODEL) };
-        let long = v1::GenerateRequest { prompt: Some(Prompt::Tokens(v1::Tokens { ids: vec![1; 9_000] })), ..question(MODEL) };
+        let long = v1::GenerateRequest {
+            prompt: Some(Prompt::Tokens(v1::Tokens { ids: vec![1; 9_000] })),
+            ..question(MODEL)
+        };
         let hot = v1::Sampling { temperature: Some(-1.0), ..Default::default() };
         let adapter = v1::AdapterUse { name: "none".into(), scale: None };
         for (asked, code, own, word) in [
             (empty, Code::InvalidArgument, "invalid-argument", "no prompt"),
             (tools, Code::InvalidArgument, "invalid-argument", "tools is no JSON"),
             (list, Code::InvalidArgument, "invalid-argument", "tools is no JSON object"),
-            (v1::GenerateRequest { input: Some("1".into()), ..question(MODEL) }, Code::InvalidArgument, "invalid-argument", "`input`"),
-            (v1::GenerateRequest { speculation: 77, ..question(MODEL) }, Code::InvalidArgument, "unsupported", "speculation"),
-            (v1::GenerateRequest { sampling: Some(hot), ..question(MODEL) }, Code::InvalidArgument, "invalid-argument", "temperature is -1"),
-            (v1::GenerateRequest { adapter: Some(adapter), ..question(MODEL) }, Code::NotFound, "not-found", "adapter `none`"),
-            (v1::GenerateRequest { program: Some("none".into()), ..question(MODEL) }, Code::NotFound, "not-found", "program `none`"),
+            (
+                v1::GenerateRequest { input: Some("1".into()), ..question(MODEL) },
+                Code::InvalidArgument,
+                "invalid-argument",
+                "`input`",
+            ),
+            (
+                v1::GenerateRequest { speculation: 77, ..question(MODEL) },
+                Code::InvalidArgument,
+                "unsupported",
+                "speculation",
+            ),
+            (
+                v1::GenerateRequest { sampling: Some(hot), ..question(MODEL) },
+                Code::InvalidArgument,
+                "invalid-argument",
+                "temperature is -1",
+            ),
+            (
+                v1::GenerateRequest { adapter: Some(adapter), ..question(MODEL) },
+                Code::NotFound,
+                "not-found",
+                "adapter `none`",
+            ),
+            (
+                v1::GenerateRequest { program: Some("none".into()), ..question(MODEL) },
+                Code::NotFound,
+                "not-found",
+                "program `none`",
+            ),
             (question("none"), Code::NotFound, "not-found", "no model `none`"),
             (long, Code::ResourceExhausted, "limit-exceeded", "4096 bytes"),
         ] {
             let status = client.generate(asked).await.unwrap_err();
-            assert_eq!((status.code(), metadata(&status, "realm-error-code")), (code, Some(own)), "{status:?}");
+            assert_eq!(
+                (status.code(), metadata(&status, "realm-error-code")),
+                (code, Some(own)),
+                "{status:?}"
+            );
             assert!(status.message().contains(word), "{status:?}");
             assert!(metadata(&status, "x-request-id").unwrap().starts_with("req_"), "{status:?}");
         }
@@ -162,7 +196,10 @@ fn failures_have_a_status_a_code_and_the_requests_id() {
         assert_ne!(headers["grpc-status"], "0");
     });
     // Counted by the statuses that they stand for.
-    assert_eq!(metric(&server, r#"realm_http_requests_total{route="/realm.v1.Realm/Generate",status="404"}"#), 3.0);
+    assert_eq!(
+        metric(&server, r#"realm_http_requests_total{route="/realm.v1.Realm/Generate",status="404"}"#),
+        3.0
+    );
     let by_1 = "POST /realm.v1.Realm/Generate HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/grpc\r\ncontent-length: 0\r\n\r\n";
     let refused = common::Wire::open(server.address).send(by_1).reply();
     assert!(refused.header("grpc-message").unwrap().contains("HTTP/2"), "{refused:?}");
@@ -175,7 +212,9 @@ fn paths() -> Vec<String> {
     let calls = text.lines().filter_map(|line| line.trim().strip_prefix("rpc ")?.split_once('('));
     let mut all: Vec<_> = calls.map(|(name, _)| format!("/realm.v1.Realm/{name}")).collect();
     assert_eq!(all.len(), 13);
-    all.extend(["v1", "v1alpha"].map(|v| format!("/grpc.reflection.{v}.ServerReflection/ServerReflectionInfo")));
+    all.extend(
+        ["v1", "v1alpha"].map(|v| format!("/grpc.reflection.{v}.ServerReflection/ServerReflectionInfo")),
+    );
     all.push("/realm.v1.Realm/NoSuchCall".to_owned());
     all
 }
@@ -217,7 +256,8 @@ fn callers_without_a_right_get_nothing_from_any_call() {
                 }
                 assert_eq!(refusals[0], refusals[1], "{path}");
             }
-            let headers = send(server.address, &path, &[("authorization", &bearer(&right))], &naming(MODEL)).await;
+            let headers =
+                send(server.address, &path, &[("authorization", &bearer(&right))], &naming(MODEL)).await;
             let status = headers["grpc-status"].to_str().unwrap();
             assert!(!matches!(status, "16" | "7"), "{path}: {headers:?}");
             assert_eq!(status == "12", path.ends_with("NoSuchCall"), "{path}: {headers:?}");
@@ -338,18 +378,20 @@ fn health_is_told_and_watched_until_the_server_ends() {
 fn reflection_describes_the_protocol_to_tools_new_and_old() {
     macro_rules! services {
         ($version:ident, $address:expr) => {{
+            use tonic_reflection::pb::$version::ServerReflectionRequest;
             use tonic_reflection::pb::$version::server_reflection_client::ServerReflectionClient;
             use tonic_reflection::pb::$version::server_reflection_request::MessageRequest;
             use tonic_reflection::pb::$version::server_reflection_response::MessageResponse;
-            use tonic_reflection::pb::$version::ServerReflectionRequest;
             let (wire, origin) = rpc::wire($address, "").await;
             let mut client = ServerReflectionClient::with_origin(wire, origin);
-            let ask = |request| ServerReflectionRequest { host: String::new(), message_request: Some(request) };
+            let ask =
+                |request| ServerReflectionRequest { host: String::new(), message_request: Some(request) };
             let asked = [
                 ask(MessageRequest::ListServices(String::new())),
                 ask(MessageRequest::FileContainingSymbol("realm.v1.Realm.Generate".to_owned())),
             ];
-            let mut answers = client.server_reflection_info(futures_util::stream::iter(asked)).await.unwrap().into_inner();
+            let mut answers =
+                client.server_reflection_info(futures_util::stream::iter(asked)).await.unwrap().into_inner();
             let listed = answers.message().await.unwrap().unwrap().message_response;
             let Some(MessageResponse::ListServicesResponse(listed)) = listed else { panic!("{listed:?}") };
             let file = answers.message().await.unwrap().unwrap().message_response;

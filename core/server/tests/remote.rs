@@ -33,13 +33,15 @@ fn at_work() -> usize {
 fn program(realm: &Realm) -> (String, String, Vec<u32>, Vec<f32>, usize) {
     let model = realm.load_model(MODEL).unwrap();
     let answer = model.generate(question()).unwrap();
-    let streamed: String = model.stream(question()).unwrap().into_iter().map(|chunk| chunk.unwrap().text).collect();
+    let streamed: String =
+        model.stream(question()).unwrap().into_iter().map(|chunk| chunk.unwrap().text).collect();
     let mut sequence = model.sequence().unwrap();
     sequence.append(&model.encode("The capital of France is")).unwrap();
     let mut said = Vec::new();
     for _ in 0..4 {
         let logits = sequence.forward(Output::LastLogits).unwrap();
-        let best = (0..logits.width).max_by(|&a, &b| logits.values[a].total_cmp(&logits.values[b])).unwrap() as u32;
+        let best =
+            (0..logits.width).max_by(|&a, &b| logits.values[a].total_cmp(&logits.values[b])).unwrap() as u32;
         said.push(best);
         sequence.append(&[best]).unwrap();
     }
@@ -67,13 +69,21 @@ fn what_cannot_be_done_there_says_what_to_do_instead() {
         assert!(error.message().contains(word), "{error}");
     };
     let options = LoadOptions { kv_tokens: Some(1), ..LoadOptions::default() };
-    fails(realm.load_model_with(MODEL, &options, &mut ()).err().unwrap(), ErrorCode::Unsupported, "realm admin models load");
+    fails(
+        realm.load_model_with(MODEL, &options, &mut ()).err().unwrap(),
+        ErrorCode::Unsupported,
+        "realm admin models load",
+    );
     fails(realm.load_model("absent").err().unwrap(), ErrorCode::NotFound, "no model `absent`");
     fails(realm.tenant("other", Limits::default()).err().unwrap(), ErrorCode::Denied, "key of `other`");
     let heavy = Limits { weight: 3.0, ..Limits::default() };
     fails(realm.tenant("acme", heavy).err().unwrap(), ErrorCode::Unsupported, "realm admin tenants set acme");
     let processor = LogitsProcessor::new(|_, _| Ok(()));
-    fails(model.generate(question().logits_processor(processor)).unwrap_err(), ErrorCode::Unsupported, "program");
+    fails(
+        model.generate(question().logits_processor(processor)).unwrap_err(),
+        ErrorCode::Unsupported,
+        "program",
+    );
     fails(model.load_adapter("none").unwrap_err(), ErrorCode::NotFound, "adapter `none`");
     let tenant = realm.tenant("acme", Limits::default()).unwrap();
     assert_eq!((tenant.name(), tenant.limits().max_queued), ("acme", 7));
@@ -85,7 +95,12 @@ fn what_cannot_be_done_there_says_what_to_do_instead() {
     assert!(realm.is_remote() && model.is_remote() && !common::realm().is_remote());
     assert!(realm.is(&realm.clone()) && !realm.is(&common::realm()));
     // Failures of requests are those of this process.
-    for wrong in [question().temperature(-1.0), question().max_tokens(0), Request::text("a").lark("start: ("), Request::tokens(vec![])] {
+    for wrong in [
+        question().temperature(-1.0),
+        question().max_tokens(0),
+        Request::text("a").lark("start: ("),
+        Request::tokens(vec![]),
+    ] {
         let (here, there) = (common::model().generate(wrong.clone()), model.generate(wrong));
         let said = |result: Result<_, realm::Error>| result.map_err(|error| error.to_string());
         assert_eq!(said(here), said(there));
@@ -148,7 +163,9 @@ fn leaving_in_any_way_ends_the_work_at_the_server() {
     let mut sequence = model.sequence().unwrap();
     sequence.append(&[5; 4_000]).unwrap();
     let left = runtime.block_on(async {
-        tokio::time::timeout(Duration::from_millis(50), sequence.forward_async(Output::Nothing)).await.is_err()
+        tokio::time::timeout(Duration::from_millis(50), sequence.forward_async(Output::Nothing))
+            .await
+            .is_err()
     });
     assert!(left);
     eventually("the pass has ended", || at_work() == 0);
@@ -209,7 +226,10 @@ fn sequences_are_forked_cut_saved_and_restored_there() {
     let mut restored = there.restore_sequence(&saved).unwrap();
     assert_eq!(restored.tokens(), tokens);
     restored.append(&[7]).unwrap();
-    assert_eq!(restored.forward(Output::LastLogits).unwrap().values, fork.forward(Output::LastLogits).unwrap().values);
+    assert_eq!(
+        restored.forward(Output::LastLogits).unwrap().values,
+        fork.forward(Output::LastLogits).unwrap().values
+    );
     let errors = |mut sequence: realm::Sequence| {
         [
             sequence.forward(Output::Nothing).unwrap_err().to_string(),

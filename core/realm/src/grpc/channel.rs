@@ -57,7 +57,9 @@ impl Channel {
     pub(super) fn new(url: &str, key: &str) -> Result<Self, Error> {
         let invalid = |why: String| Error::new(ErrorCode::InvalidArgument, why);
         let form = || {
-            invalid(format!("`{url}` is no URL of a server; it is like `http://127.0.0.1:8080` or `https://llm.example.com`"))
+            invalid(format!(
+                "`{url}` is no URL of a server; it is like `http://127.0.0.1:8080` or `https://llm.example.com`"
+            ))
         };
         let uri: Uri = url.trim_end_matches('/').parse().map_err(|_| form())?;
         let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else { return Err(form()) };
@@ -70,7 +72,11 @@ impl Channel {
         let port = authority.port_u16().unwrap_or(if secure { 443 } else { 80 });
         let origin = Uri::builder().scheme(scheme.clone()).authority(authority.clone()).path_and_query("/");
         let origin = origin.build().map_err(|_| form())?;
-        let tls = if secure { Some((tls()?, ServerName::try_from(host.clone()).map_err(|_| form())?)) } else { None };
+        let tls = if secure {
+            Some((tls()?, ServerName::try_from(host.clone()).map_err(|_| form())?))
+        } else {
+            None
+        };
         let bearer = |key: &str| {
             let mut value = HeaderValue::try_from(format!("Bearer {key}"))
                 .map_err(|_| invalid("the key has characters that no key has".to_owned()))?;
@@ -97,7 +103,10 @@ impl Shared {
         let connecting = super::spawn(async move { tokio::time::timeout(PATIENCE, this.open()).await });
         let connecting = connecting.map_err(|error| Status::unavailable(error.message()))?;
         let unreachable = |why: &dyn std::fmt::Display| {
-            Status::unavailable(format!("the server {} can't be reached: {why}", self.origin.authority().map_or("", |a| a.as_str())))
+            Status::unavailable(format!(
+                "the server {} can't be reached: {why}",
+                self.origin.authority().map_or("", |a| a.as_str())
+            ))
         };
         let sender = match connecting.await {
             Ok(Ok(Ok(sender))) => sender,
@@ -110,7 +119,8 @@ impl Shared {
     }
 
     async fn open(&self) -> Result<SendRequest<Body>, String> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|error| error.to_string())?;
+        let stream =
+            TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|error| error.to_string())?;
         // Commands are small, and each is waited for.
         let _ = stream.set_nodelay(true);
         match &self.tls {
@@ -192,10 +202,21 @@ mod tests {
 
     #[test]
     fn urls_are_servers_and_nothing_else() {
-        for url in ["http://127.0.0.1:8080", "http://localhost:8080/", "http://[::1]:1", "https://a.example/v1"] {
+        for url in
+            ["http://127.0.0.1:8080", "http://localhost:8080/", "http://[::1]:1", "https://a.example/v1"]
+        {
             assert!(Channel::new(url, "rk_a").is_ok(), "{url}");
         }
-        for url in ["127.0.0.1:8080", "ftp://a", "http://", "unix:/a", "http://a/b", "http://me@a", "", "http://a?b=c"] {
+        for url in [
+            "127.0.0.1:8080",
+            "ftp://a",
+            "http://",
+            "unix:/a",
+            "http://a/b",
+            "http://me@a",
+            "",
+            "http://a?b=c",
+        ] {
             let error = Channel::new(url, "").err().unwrap_or_else(|| panic!("{url}"));
             assert_eq!(error.code(), ErrorCode::InvalidArgument, "{url}");
         }

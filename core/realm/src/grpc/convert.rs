@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use realm_engine::{Forwarded, Grammar, Output, Pooling, Sampling, Scored, Speculation, Timings, Token, TokenLogprob, Usage};
+use realm_engine::{
+    Forwarded, Grammar, Output, Pooling, Sampling, Scored, Speculation, Timings, Token, TokenLogprob, Usage,
+};
 use realm_rpc::v1;
 use v1::generate_request as asked;
 
@@ -29,7 +31,9 @@ pub(super) fn request(model: &str, request: Request) -> Result<v1::GenerateReque
                     json: Some(message.0.to_string()),
                     ..v1::Message::default()
                 };
-                asked::Prompt::Conversation(v1::Conversation { messages: messages.into_iter().map(json).collect() })
+                asked::Prompt::Conversation(v1::Conversation {
+                    messages: messages.into_iter().map(json).collect(),
+                })
             }
         }),
         special: request.special,

@@ -13,7 +13,7 @@ mod sequences;
 mod status;
 
 use std::future::Future;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use realm_gguf::Gguf;
 use realm_rpc::v1;
@@ -38,7 +38,8 @@ pub(crate) async fn connect(url: &str, key: &str) -> Result<Arc<dyn Server>, Err
     let client = RealmClient::with_origin(channel.clone(), channel.origin().clone())
         // A row of logits and a list of scores may be longer than gRPC's default of 4 MiB.
         .max_decoding_message_size(usize::MAX);
-    let tenant = client.clone().get_tenant(v1::GetTenantRequest {}).await.map_err(status::error)?.into_inner();
+    let tenant =
+        client.clone().get_tenant(v1::GetTenantRequest {}).await.map_err(status::error)?.into_inner();
     let identity = Identity::new(&tenant.name, convert::limits(&tenant.limits.unwrap_or_default()))?;
     Ok(Arc::new(Connected { url: url.to_owned(), client, tenant: Arc::new(identity) }))
 }
@@ -91,18 +92,33 @@ async fn read_tokenizer(client: &mut Client, model: String) -> Result<Tokenizer,
     Ok(Tokenizer::from_metadata(Gguf::from_bytes(file)?.metadata())?)
 }
 
+/// The threads of a process that drive its connections.
+struct Threads {
+    /// A process that was forked has none of its parent's threads.
+    process: u32,
+    runtime: tokio::runtime::Runtime,
+}
+
 /// Starts a task on the thread that drives the connections to all servers. Futures of calls run anywhere.
 fn spawn<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<tokio::task::JoinHandle<T>, Error> {
-    static RUNTIME: OnceLock<Result<tokio::runtime::Runtime, String>> = OnceLock::new();
-    let runtime = RUNTIME.get_or_init(|| {
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        let builder = builder.worker_threads(1).thread_name("realm-remote").enable_all();
-        builder.build().map_err(|error| error.to_string())
-    });
-    match runtime {
-        Ok(runtime) => Ok(runtime.spawn(work)),
-        Err(why) => Err(Error::new(ErrorCode::Io, format!("no thread for connections: {why}"))),
-    }
+    static THREADS: Mutex<Option<Threads>> = Mutex::new(None);
+    let process = std::process::id();
+    let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
+    let runtime = match threads.take() {
+        Some(Threads { process: own, runtime }) if own == process => runtime,
+        parents => {
+            // Its end would be waited for.
+            std::mem::forget(parents);
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            let builder = builder.worker_threads(1).thread_name("realm-remote").enable_all();
+            let failed =
+                |error| Error::new(ErrorCode::Io, format_args!("no thread for connections: {error}"));
+            builder.build().map_err(failed)?
+        }
+    };
+    let task = runtime.spawn(work);
+    *threads = Some(Threads { process, runtime });
+    Ok(task)
 }

@@ -147,7 +147,9 @@ impl Waiting {
         loop {
             match results.message().await {
                 Ok(Some(result)) => self.take(result),
-                Ok(None) => return Error::new(ErrorCode::Io, "the server has ended the call that held the sequence"),
+                Ok(None) => {
+                    return Error::new(ErrorCode::Io, "the server has ended the call that held the sequence");
+                }
                 Err(error) => return status::error(error),
             }
         }

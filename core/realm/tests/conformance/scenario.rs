@@ -10,7 +10,11 @@ use crate::operations::Runner;
 
 /// Runs one file of scenarios, but for those that `left_out` gives a reason for. Returns the number of those
 /// that were run.
-pub(crate) fn run(area: &str, mut runner: Runner, left_out: impl Fn(&Value) -> Option<&'static str>) -> usize {
+pub(crate) fn run(
+    area: &str,
+    mut runner: Runner,
+    left_out: impl Fn(&Value) -> Option<&'static str>,
+) -> usize {
     let text = std::fs::read_to_string(folder().join(area).with_extension("json")).unwrap();
     let file: Value = serde_json::from_str(&text).unwrap();
     let mut failures = Vec::new();

@@ -11,7 +11,7 @@ use realm_rpc::v1::realm_server::Realm;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::chunks::Chunks;
-use super::sequences::{Session, Results};
+use super::sequences::{Results, Session};
 use super::{convert, status};
 use crate::call::{Call, Caller};
 use crate::visible::Visible;
@@ -80,7 +80,9 @@ impl Calls {
         let (options, inputs) = (convert::embed_options(&asked)?, std::mem::take(&mut asked.inputs));
         let model = self.model(&asked.model, asked.adapter).await?;
         let encoder = model.clone();
-        let encode = move || inputs.into_iter().map(|input| convert::tokens(Some(input), "inputs", &encoder)).collect();
+        let encode = move || {
+            inputs.into_iter().map(|input| convert::tokens(Some(input), "inputs", &encoder)).collect()
+        };
         let texts: Vec<Vec<u32>> = unblock(move || Ok::<Result<_, _>, _>(encode())).await??;
         let tokens = texts.iter().map(Vec::len).sum();
         let _permit = self.gate.admit(tokens, 0)?;
@@ -144,13 +146,18 @@ impl Calls {
     }
 
     fn entries(&self) -> Result<v1::ListModelsResponse, ApiError> {
-        let entry = |entry: realm_protocol::ModelEntry| v1::ModelEntry { name: entry.name, created: entry.created };
+        let entry =
+            |entry: realm_protocol::ModelEntry| v1::ModelEntry { name: entry.name, created: entry.created };
         Ok(v1::ListModelsResponse { models: self.models.list()?.into_iter().map(entry).collect() })
     }
 }
 
 /// Computes a vector for each text; the library bounds how many at once.
-async fn vectors(model: &Model, texts: Vec<Vec<u32>>, options: &EmbedOptions) -> Result<Vec<v1::Vector>, ApiError> {
+async fn vectors(
+    model: &Model,
+    texts: Vec<Vec<u32>>,
+    options: &EmbedOptions,
+) -> Result<Vec<v1::Vector>, ApiError> {
     let vectors = match &texts[..] {
         // The failure of one among several says which one.
         [tokens] => vec![model.embed_async(tokens, options).await?],

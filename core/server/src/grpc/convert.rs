@@ -1,8 +1,9 @@
 //! Messages as requests, and answers as messages.
 
 use realm::{
-    Chunk, EmbedOptions, Finish, FinishReason, Grammar, Limits, Message, Model, ModelInfo, Output, Pooling, Prompt,
-    ReasoningFormat, Request, Sampling, Scored, SharedPrefix, Speculation, Token, TokenLogprob, ToolChoice,
+    Chunk, EmbedOptions, Finish, FinishReason, Grammar, Limits, Message, Model, ModelInfo, Output, Pooling,
+    Prompt, ReasoningFormat, Request, Sampling, Scored, SharedPrefix, Speculation, Token, TokenLogprob,
+    ToolChoice,
 };
 use realm_protocol::{ApiError, Extras};
 use realm_rpc::v1;
@@ -127,7 +128,10 @@ fn grammar(grammar: asked::Grammar) -> Result<Option<Grammar>, ApiError> {
 pub(super) fn adapter(adapter: v1::AdapterUse) -> Result<(String, f32), ApiError> {
     let scale = adapter.scale.unwrap_or(1.0);
     if !scale.is_finite() {
-        return Err(ApiError::invalid("adapter.scale", format!("adapter_scale is {scale}; it must be finite")));
+        return Err(ApiError::invalid(
+            "adapter.scale",
+            format!("adapter_scale is {scale}; it must be finite"),
+        ));
     }
     Ok((adapter.name, scale))
 }
@@ -172,16 +176,23 @@ pub(super) fn output(output: i32) -> Result<Output, ApiError> {
 }
 
 fn known<T, E>(field: &str, value: Result<T, E>) -> Result<T, ApiError> {
-    value.map_err(|_| ApiError::unsupported(field, format!("{field} has a value that this server does not know")))
+    value.map_err(|_| {
+        ApiError::unsupported(field, format!("{field} has a value that this server does not know"))
+    })
 }
 
 fn json(field: &str, text: &str) -> Result<Value, ApiError> {
-    serde_json::from_str(text).map_err(|error| ApiError::invalid(field, format!("{field} is no JSON: {error}")))
+    serde_json::from_str(text)
+        .map_err(|error| ApiError::invalid(field, format!("{field} is no JSON: {error}")))
 }
 
 fn object(field: &str, text: &str) -> Result<Value, ApiError> {
     let value = json(field, text)?;
-    if value.is_object() { Ok(value) } else { Err(ApiError::invalid(field, format!("{field} is no JSON object"))) }
+    if value.is_object() {
+        Ok(value)
+    } else {
+        Err(ApiError::invalid(field, format!("{field} is no JSON object")))
+    }
 }
 
 pub(super) fn model(name: &str, info: &ModelInfo) -> v1::Model {
@@ -215,13 +226,16 @@ pub(super) fn limits(limits: &Limits) -> v1::Limits {
         max_queued: limits.max_queued as u64,
         kv_tokens: limits.kv_tokens.map(|tokens| tokens as u64),
         tokens_per_minute: limits.tokens_per_minute,
-        request_timeout_ms: limits.request_timeout.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+        request_timeout_ms: limits
+            .request_timeout
+            .map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
         memory: limits.memory as u64,
     }
 }
 
 pub(super) fn chunk(chunk: Chunk) -> v1::Chunk {
-    let call = |call: realm::ToolCall| v1::ToolCall { id: call.id, name: call.name, arguments: call.arguments };
+    let call =
+        |call: realm::ToolCall| v1::ToolCall { id: call.id, name: call.name, arguments: call.arguments };
     v1::Chunk {
         text: chunk.text,
         reasoning: chunk.reasoning,

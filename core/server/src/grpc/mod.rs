@@ -110,9 +110,12 @@ where
         call.enter(&caller)?;
     }
     match path {
-        REFLECTION => Ok(sent(reflection(tonic_reflection::server::Builder::build_v1)?, parts, Body::new(body)).await),
+        REFLECTION => {
+            Ok(sent(reflection(tonic_reflection::server::Builder::build_v1)?, parts, Body::new(body)).await)
+        }
         OLD_REFLECTION => {
-            Ok(sent(reflection(tonic_reflection::server::Builder::build_v1alpha)?, parts, Body::new(body)).await)
+            Ok(sent(reflection(tonic_reflection::server::Builder::build_v1alpha)?, parts, Body::new(body))
+                .await)
         }
         _ => {
             // Only sequences are asked over time; a whole body is bounded in size and time.
@@ -122,7 +125,8 @@ where
             };
             let gate: Arc<dyn Gate> = Arc::new(CallGate(Arc::clone(call)));
             let models = Visible::new(&state.catalog, caller.clone(), call);
-            let calls = Calls { call: Arc::clone(call), caller, gate, models: Arc::new(models), max_body: most };
+            let calls =
+                Calls { call: Arc::clone(call), caller, gate, models: Arc::new(models), max_body: most };
             let service = RealmServer::new(calls).max_decoding_message_size(most);
             Ok(sent(service, parts, body).await)
         }
@@ -149,7 +153,12 @@ fn reflection<'a, S>(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
     build(builder).map_err(|error| {
         tracing::error!("the protocol's description can't be read: {error}");
-        ApiError::new(500, "server_error", ErrorCode::Internal, "the server failed to read its protocol's description")
+        ApiError::new(
+            500,
+            "server_error",
+            ErrorCode::Internal,
+            "the server failed to read its protocol's description",
+        )
     })
 }
 

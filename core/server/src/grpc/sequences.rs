@@ -186,11 +186,16 @@ impl Session {
                 saved.extend_from_slice(&part);
                 Some(saved)
             }
-            _ => return Err(invalid("a saved sequence lacks its last part; send all of it before another command")),
+            _ => {
+                return Err(invalid(
+                    "a saved sequence lacks its last part; send all of it before another command",
+                ));
+            }
         };
         let most = self.calls.max_body;
         if saved.as_ref().is_some_and(|saved| saved.len() > most) {
-            let why = format!("the saved sequence has more than {most} bytes, the most that this server takes");
+            let why =
+                format!("the saved sequence has more than {most} bytes, the most that this server takes");
             return Err(ApiError::new(413, "invalid_request_error", ErrorCode::LimitExceeded, why));
         }
         if open.more {
@@ -211,7 +216,12 @@ impl Session {
         }
         let (sender, commands) = mpsc::channel(COMMANDS);
         self.sequences.insert(name, sender);
-        let worker = Worker { calls: self.calls.clone(), results: self.results.clone(), commands, waiting: VecDeque::new() };
+        let worker = Worker {
+            calls: self.calls.clone(),
+            results: self.results.clone(),
+            commands,
+            waiting: VecDeque::new(),
+        };
         self.workers.spawn(worker.run(name, origin));
         Ok(())
     }
@@ -320,7 +330,8 @@ impl Worker {
             Err(error) => self.results.failed(id, error, &self.calls).await,
             Ok(output) => {
                 let Self { commands, waiting, .. } = self;
-                let forwarded = unless_cancelled(id, held.sequence.forward_async(output), commands, waiting).await;
+                let forwarded =
+                    unless_cancelled(id, held.sequence.forward_async(output), commands, waiting).await;
                 match forwarded {
                     None => {}
                     Some(Ok(forwarded)) => {
@@ -338,7 +349,9 @@ impl Worker {
         let output = convert::output(asked.output)?;
         let length = held.sequence.len();
         if let Some(taken) = asked.length.filter(|&taken| taken != length as u64) {
-            return Err(invalid(format!("the sequence has {length} tokens, and the caller takes it to have {taken}")));
+            return Err(invalid(format!(
+                "the sequence has {length} tokens, and the caller takes it to have {taken}"
+            )));
         }
         if length > 0 {
             // What was computed stays so: nothing is given back.

@@ -61,7 +61,12 @@ pub(crate) async fn client(address: SocketAddr, key: &str) -> Client {
 }
 
 /// Sends the bytes of a message to a path; returns the headers, with those behind the answer.
-pub(crate) async fn send(address: SocketAddr, path: &str, headers: &[(&str, &str)], message: &[u8]) -> HeaderMap {
+pub(crate) async fn send(
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+    message: &[u8],
+) -> HeaderMap {
     let (Wire(mut sender, _), origin) = wire(address, "").await;
     let mut framed = vec![0];
     framed.extend_from_slice(&(message.len() as u32).to_be_bytes());
