@@ -5,7 +5,7 @@ use realm_handover::block_on;
 
 use crate::error::ErrorCode;
 use crate::model::{Inner, LocalModel};
-use crate::{Error, Model};
+use crate::{EmbedOptions, Error, Model};
 
 impl Model {
     /// Returns, for each of `tokens`, the log-probability of the token that follows it and the `top`

@@ -73,6 +73,7 @@ pub(crate) trait ServedModel: Send + Sync {
 }
 
 /// A saved sequence.
+#[cfg_attr(not(feature = "remote"), allow(dead_code, reason = "no server is ever connected to"))]
 pub(crate) struct Saved {
     pub(crate) bytes: Vec<u8>,
     /// True for one that a realm with another key saved.

@@ -26,6 +26,7 @@ pub struct Realm {
 
 /// The party that computes.
 #[derive(Clone)]
+#[cfg_attr(not(feature = "remote"), allow(dead_code, reason = "no server is ever connected to"))]
 enum Place {
     Local(Local),
     Remote(Arc<dyn Server>),

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper_util::server::graceful::GracefulShutdown;
@@ -293,7 +292,7 @@ impl Server {
         }
         // Clients that come now are refused at once, and may try another server.
         drop(listener);
-        self.state.draining.store(true, Ordering::Relaxed);
+        self.state.draining.send_replace(true);
         crate::grpc::draining(&self.state.health).await;
         let patience = self.state.settings().config.http.drain_timeout;
         tokio::select! {

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use realm::LoadOptions;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tonic_health::server::HealthReporter;
 
@@ -39,7 +40,7 @@ pub(crate) struct State {
     /// The health that gRPC tells.
     pub(crate) health: HealthReporter,
     /// True while the server waits for its last requests.
-    pub(crate) draining: AtomicBool,
+    pub(crate) draining: watch::Sender<bool>,
 }
 
 pub(crate) type Reread = Box<dyn Fn() -> Result<Config, Error> + Send + Sync>;
@@ -89,7 +90,7 @@ impl State {
             places: Places::default(),
             reloading: AtomicBool::new(false),
             health: HealthReporter::new(),
-            draining: AtomicBool::new(false),
+            draining: watch::Sender::new(false),
         }
     }
 

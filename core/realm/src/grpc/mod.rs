@@ -66,7 +66,13 @@ impl Server for Connected {
             let asked = v1::GetModelRequest { model: name.clone() };
             let facts = client.get_model(asked).await.map_err(status::error)?.into_inner();
             let tokenizer = read_tokenizer(&mut client, name.clone()).await?;
-            let model = model::Served { client, name, info: convert::info(facts), tokenizer };
+            let model = model::Served {
+                client,
+                name,
+                info: convert::info(facts),
+                tokenizer,
+                sessions: Default::default(),
+            };
             Ok(Arc::new(model) as Arc<dyn ServedModel>)
         })
     }

@@ -8,7 +8,8 @@ use realm_rpc::v1;
 use realm_tokenizer::Tokenizer;
 use tonic::{Response, Status, Streaming};
 
-use super::{Client, convert, sequences, status};
+use super::sequences::Sessions;
+use super::{Client, convert, status};
 use crate::error::ErrorCode;
 use crate::generation::ChunkSource;
 use crate::remote::{Adapted, Call, Saved, ServedModel, ServedSequence};
@@ -20,6 +21,7 @@ pub(super) struct Served {
     pub(super) name: String,
     pub(super) info: ModelInfo,
     pub(super) tokenizer: Tokenizer,
+    pub(super) sessions: Sessions,
 }
 
 impl Served {
@@ -145,7 +147,7 @@ impl ServedModel for Served {
 
     fn sequence(&self, adapted: &Adapted, saved: Option<Saved>) -> Call<(Box<dyn ServedSequence>, Vec<u32>)> {
         let opened = convert::adapter_use(adapted)
-            .and_then(|adapter| sequences::open(self.client.clone(), self.name.clone(), adapter, saved));
+            .and_then(|adapter| self.sessions.open(&self.client, &self.name, adapter, saved));
         Box::pin(async move {
             let (sequence, tokens) = opened?.await?;
             Ok((Box::new(sequence) as Box<dyn ServedSequence>, tokens))

@@ -1,4 +1,4 @@
-//! Sequences of the server: one call holds a sequence and its forks.
+//! Sequences of the server: one call holds those of a model.
 //!
 //! Commands are sent in the order in which they are made. A task reads the results and hands each to the call
 //! that waits for it.
@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use realm_engine::{Forwarded, Output};
@@ -25,7 +25,10 @@ use crate::remote::{Call, Saved, ServedSequence};
 /// The bytes of a saved sequence that one command has.
 const PART: usize = 1 << 20;
 
-/// The call that holds sequences. It ends when the last of them is dropped.
+/// The most sequences that are opened in one call. Forks may be more.
+const TOGETHER: usize = 1_000;
+
+/// A call that holds sequences. It ends when the last of them is dropped.
 struct Session {
     commands: Sender<v1::SequenceCommand>,
     waiting: Arc<Waiting>,
@@ -51,54 +54,82 @@ struct Waiter {
     data: Vec<u8>,
 }
 
-/// Starts a call and opens a sequence in it.
-pub(super) fn open(
-    mut client: Client,
-    model: String,
-    adapter: Option<v1::AdapterUse>,
-    saved: Option<Saved>,
-) -> Result<impl Future<Output = Result<(RemoteSequence, Vec<u32>), Error>> + Send, Error> {
-    let (commands, receiver) = realm_handover::unbounded();
-    let waiting = Arc::new(Waiting::default());
-    let reader = Arc::clone(&waiting);
-    super::spawn(async move {
-        let ended = match client.sequences(Commands(receiver)).await {
-            Err(error) => status::error(error),
-            Ok(results) => reader.read(results.into_inner()).await,
-        };
-        reader.end(ended);
-    })?;
-    let session = Arc::new(Session { commands, waiting, next: AtomicU64::new(0) });
-    let (id, name) = (session.number(), session.number());
-    let result = session.expect(id);
-    let foreign = saved.as_ref().is_some_and(|saved| saved.foreign);
-    let bytes = saved.map(|saved| saved.bytes);
-    let parts: Vec<Option<&[u8]>> = match &bytes {
-        None => vec![None],
-        Some(bytes) if bytes.is_empty() => vec![Some(&[])],
-        Some(bytes) => bytes.chunks(PART).map(Some).collect(),
-    };
-    for (at, part) in parts.iter().enumerate() {
-        let open = v1::OpenSequence {
-            model: model.clone(),
-            adapter: adapter.clone(),
-            saved: part.map(<[u8]>::to_vec),
-            foreign,
-            more: at + 1 < parts.len(),
-        };
-        session.send(id, name, Command::Open(open));
-    }
-    Ok(async move {
-        match result.await? {
-            Outcome::Opened(v1::Opened { context_length, tokens }) => {
-                Ok((RemoteSequence { session, name, context_length: convert::size(context_length) }, tokens))
-            }
-            _ => Err(unexpected()),
+/// The calls that hold a model's sequences: the current one, which later sequences join.
+#[derive(Default)]
+pub(super) struct Sessions(Mutex<Weak<Session>>);
+
+impl Sessions {
+    /// Returns the current call, or starts one.
+    fn join(&self, client: &Client) -> Result<Arc<Session>, Error> {
+        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fitting =
+            |session: &Arc<Session>| Arc::strong_count(session) < TOGETHER && !session.waiting.has_ended();
+        if let Some(session) = current.upgrade().filter(fitting) {
+            return Ok(session);
         }
-    })
+        let session = Session::start(client.clone())?;
+        *current = Arc::downgrade(&session);
+        Ok(session)
+    }
+
+    /// Opens a sequence.
+    pub(super) fn open(
+        &self,
+        client: &Client,
+        model: &str,
+        adapter: Option<v1::AdapterUse>,
+        saved: Option<Saved>,
+    ) -> Result<impl Future<Output = Result<(RemoteSequence, Vec<u32>), Error>> + Send + use<>, Error> {
+        let session = self.join(client)?;
+        let (id, name) = (session.number(), session.number());
+        let result = session.expect(id);
+        // Made now, so that one whose caller leaves is closed.
+        let mut sequence = RemoteSequence { session, name, context_length: 0 };
+        let foreign = saved.as_ref().is_some_and(|saved| saved.foreign);
+        let bytes = saved.map(|saved| saved.bytes);
+        let parts: Vec<Option<&[u8]>> = match &bytes {
+            None => vec![None],
+            Some(bytes) if bytes.is_empty() => vec![Some(&[])],
+            Some(bytes) => bytes.chunks(PART).map(Some).collect(),
+        };
+        for (at, part) in parts.iter().enumerate() {
+            let open = v1::OpenSequence {
+                model: model.to_owned(),
+                adapter: adapter.clone(),
+                saved: part.map(<[u8]>::to_vec),
+                foreign,
+                more: at + 1 < parts.len(),
+            };
+            sequence.session.send(id, name, Command::Open(open));
+        }
+        Ok(async move {
+            match result.await? {
+                Outcome::Opened(v1::Opened { context_length, tokens }) => {
+                    sequence.context_length = convert::size(context_length);
+                    Ok((sequence, tokens))
+                }
+                _ => Err(unexpected()),
+            }
+        })
+    }
 }
 
 impl Session {
+    /// Starts a call.
+    fn start(mut client: Client) -> Result<Arc<Self>, Error> {
+        let (commands, receiver) = realm_handover::unbounded();
+        let waiting = Arc::new(Waiting::default());
+        let reader = Arc::clone(&waiting);
+        super::spawn(async move {
+            let ended = match client.sequences(Commands(receiver)).await {
+                Err(error) => status::error(error),
+                Ok(results) => reader.read(results.into_inner()).await,
+            };
+            reader.end(ended);
+        })?;
+        Ok(Arc::new(Self { commands, waiting, next: AtomicU64::new(0) }))
+    }
+
     fn number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
@@ -140,6 +171,10 @@ impl Future for Expected {
 impl Waiting {
     fn lock(&self) -> MutexGuard<'_, Calls> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_ended(&self) -> bool {
+        self.lock().ended.is_some()
     }
 
     /// Hands out results until no more come, and returns the reason.

@@ -30,9 +30,10 @@ fn run(area: &str) {
     let realm = Realm::builder().threads(2).device("cpu").build().unwrap();
     let options = LoadOptions { kv_tokens: Some(4096), ..LoadOptions::default() };
     let model = realm.load_model_with("smollm2-135m", &options, &mut ()).unwrap();
-    let load = Box::new(|realm: &Realm, name: &str, options: &LoadOptions, progress: &mut _| {
-        realm.load_model_with(name, options, progress)
-    });
+    let load =
+        Box::new(|realm: &Realm, name: &str, options: &LoadOptions, progress: &mut operations::Progress| {
+            realm.load_model_with(name, options, progress)
+        });
     scenario::run(area, Runner::new(realm, model, load), |_| None);
 }
 

@@ -8,6 +8,7 @@ use realm::{EmbedOptions, Model, unblock};
 use realm_protocol::{ApiError, Extras, Gate, Models};
 use realm_rpc::v1;
 use realm_rpc::v1::realm_server::Realm;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::chunks::Chunks;
@@ -28,6 +29,8 @@ pub(super) struct Calls {
     pub(super) models: Arc<Visible>,
     /// The most bytes of a body.
     pub(super) max_body: usize,
+    /// Becomes true when the server takes no more requests.
+    pub(super) draining: watch::Receiver<bool>,
 }
 
 type Answer<T> = Result<Response<T>, Status>;

@@ -125,8 +125,14 @@ where
             };
             let gate: Arc<dyn Gate> = Arc::new(CallGate(Arc::clone(call)));
             let models = Visible::new(&state.catalog, caller.clone(), call);
-            let calls =
-                Calls { call: Arc::clone(call), caller, gate, models: Arc::new(models), max_body: most };
+            let calls = Calls {
+                call: Arc::clone(call),
+                caller,
+                gate,
+                models: Arc::new(models),
+                max_body: most,
+                draining: state.draining.subscribe(),
+            };
             let service = RealmServer::new(calls).max_decoding_message_size(most);
             Ok(sent(service, parts, body).await)
         }

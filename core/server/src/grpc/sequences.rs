@@ -18,10 +18,10 @@ use v1::sequence_command::Command;
 use v1::sequence_result::Result as Outcome;
 
 use super::calls::Calls;
-use super::convert;
+use super::{convert, status};
 
 /// The most sequences of one call.
-const SEQUENCES: usize = 256;
+const SEQUENCES: usize = 4096;
 
 /// The most commands to one sequence that wait. Then no further commands of the call are read.
 const COMMANDS: usize = 64;
@@ -53,7 +53,7 @@ enum Origin {
 
 /// The results of a call. Dropping it, as the client leaves, ends the call's sequences.
 pub(super) struct Results {
-    results: mpsc::Receiver<v1::SequenceResult>,
+    results: mpsc::Receiver<Result<v1::SequenceResult, Status>>,
     _session: JoinSet<()>,
 }
 
@@ -61,7 +61,7 @@ impl futures_core::Stream for Results {
     type Item = Result<v1::SequenceResult, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.results.poll_recv(context).map(|result| result.map(Ok))
+        self.results.poll_recv(context)
     }
 }
 
@@ -72,18 +72,18 @@ pub(super) struct Session {
     /// The workers by the caller's names of their sequences.
     sequences: HashMap<u64, mpsc::Sender<Work>>,
     workers: JoinSet<()>,
-    /// A saved sequence of which parts are missing, with the command's id.
-    restored: Option<(u64, Vec<u8>)>,
+    /// Saved sequences of which parts are missing, by the commands' ids.
+    restored: HashMap<u64, Vec<u8>>,
 }
 
 /// Sends results to the client.
 #[derive(Clone)]
-struct Sender(mpsc::Sender<v1::SequenceResult>);
+struct Sender(mpsc::Sender<Result<v1::SequenceResult, Status>>);
 
 impl Sender {
     async fn send(&self, id: u64, result: Outcome) {
         // Without a client the session ends.
-        let _ = self.0.send(v1::SequenceResult { id, result: Some(result) }).await;
+        let _ = self.0.send(Ok(v1::SequenceResult { id, result: Some(result) })).await;
     }
 
     async fn done(&self, id: u64, done: Result<(), ApiError>, calls: &Calls) {
@@ -130,7 +130,7 @@ impl Session {
             results: Sender(sender),
             sequences: HashMap::new(),
             workers: JoinSet::new(),
-            restored: None,
+            restored: HashMap::new(),
         };
         let mut session = JoinSet::new();
         session.spawn(this.run(commands));
@@ -138,8 +138,14 @@ impl Session {
     }
 
     async fn run(mut self, mut commands: Streaming<v1::SequenceCommand>) {
-        // A client that breaks off has no use for results.
-        while let Ok(Some(v1::SequenceCommand { id, sequence, command })) = commands.message().await {
+        let mut draining = self.calls.draining.clone();
+        let drained = loop {
+            let command = tokio::select! {
+                command = commands.message() => command,
+                _ = draining.wait_for(|&draining| draining) => break true,
+            };
+            // A client that breaks off has no use for results.
+            let Ok(Some(v1::SequenceCommand { id, sequence, command })) = command else { break false };
             let taken = match command {
                 None => Err(invalid("the command is empty; this server may be older than its client")),
                 Some(command) => self.take(id, sequence, command).await,
@@ -148,10 +154,15 @@ impl Session {
                 self.results.failed(id, error, &self.calls).await;
             }
             while self.workers.try_join_next().is_some() {}
-        }
-        // Results of the last commands are on their way. Workers end when their senders are gone.
+        };
+        // Workers end when their senders are gone, after the commands that they have.
         self.sequences.clear();
         while self.workers.join_next().await.is_some() {}
+        if drained {
+            let why = "the server ends, and its sequences with it; save them in time, or open new ones at another server";
+            let error = ApiError::new(503, "server_error", ErrorCode::Io, why);
+            let _ = self.results.0.send(Err(status::of(&error, &self.calls.call.id))).await;
+        }
     }
 
     async fn take(&mut self, id: u64, name: u64, command: Command) -> Result<(), ApiError> {
@@ -178,28 +189,23 @@ impl Session {
 
     /// Takes a part of a saved sequence, or opens one.
     fn open(&mut self, id: u64, name: u64, mut open: v1::OpenSequence) -> Result<(), ApiError> {
-        let part = open.saved.take();
-        let saved = match (part, self.restored.take()) {
-            (None, None) => None,
-            (Some(part), None) => Some(part),
-            (Some(part), Some((before, mut saved))) if before == id => {
+        let saved = match (self.restored.remove(&id), open.saved.take()) {
+            (Some(mut saved), Some(part)) => {
                 saved.extend_from_slice(&part);
                 Some(saved)
             }
-            _ => {
-                return Err(invalid(
-                    "a saved sequence lacks its last part; send all of it before another command",
-                ));
-            }
+            (before, part) => before.or(part),
         };
         let most = self.calls.max_body;
-        if saved.as_ref().is_some_and(|saved| saved.len() > most) {
-            let why =
-                format!("the saved sequence has more than {most} bytes, the most that this server takes");
+        let all = saved.as_ref().map_or(0, Vec::len) + self.restored.values().map(Vec::len).sum::<usize>();
+        if all > most {
+            let why = format!(
+                "the saved sequences have more than {most} bytes, the most that this server takes at once"
+            );
             return Err(ApiError::new(413, "invalid_request_error", ErrorCode::LimitExceeded, why));
         }
         if open.more {
-            self.restored = saved.map(|saved| (id, saved));
+            self.restored.insert(id, saved.unwrap_or_default());
             return Ok(());
         }
         self.begin(name, Origin::Open { id, open, saved })

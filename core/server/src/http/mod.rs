@@ -23,7 +23,6 @@ pub(crate) use admin::Places;
 pub(crate) use origin::Allowed;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::header;
@@ -121,7 +120,7 @@ async fn guarded(
 
 /// Says whether the server takes requests, for load balancers. Needs no key, and tells nothing else.
 fn health(state: &State) -> Response<AnswerBody> {
-    let draining = state.draining.load(Ordering::Relaxed);
+    let draining = *state.draining.borrow();
     let (status, word) = if draining { (503, "draining") } else { (200, "ok") };
     json(status, serde_json::json!({ "status": word }).to_string())
 }
