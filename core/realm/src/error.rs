@@ -239,3 +239,16 @@ impl From<realm_hub::Error> for Error {
         Self::new(code, error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::ErrorCode;
+
+    #[test]
+    fn all_codes_are_listed() {
+        let names = include_str!("error.rs")
+            .lines()
+            .filter(|line| line.trim().starts_with("Self::") && line.contains("=> \""));
+        assert_eq!(names.count(), ErrorCode::ALL.len());
+    }
+}

@@ -162,6 +162,8 @@ fn leaving_in_any_way_ends_the_work_at_the_server() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let mut sequence = model.sequence().unwrap();
     sequence.append(&[5; 4_000]).unwrap();
+    let computed = || common::model().metrics().served.tokens.prompt;
+    let before = computed();
     let left = runtime.block_on(async {
         tokio::time::timeout(Duration::from_millis(50), sequence.forward_async(Output::Nothing))
             .await
@@ -169,6 +171,7 @@ fn leaving_in_any_way_ends_the_work_at_the_server() {
     });
     assert!(left);
     eventually("the pass has ended", || at_work() == 0);
+    assert!(computed() < before + 4_000, "the whole pass was computed");
     assert_eq!(sequence.len(), 4_000);
     sequence.truncate(3).unwrap();
     assert!(sequence.forward(Output::Logits).unwrap().rows().len() <= 3);
