@@ -1,55 +1,23 @@
 //! The calls of `realm.v1`, of one caller.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use realm::{EmbedOptions, Model, unblock};
-use realm_protocol::{ApiError, Extras, Gate, Models};
+use realm_protocol::{ApiError, Models};
 use realm_rpc::v1;
 use realm_rpc::v1::realm_server::Realm;
-use tokio::sync::watch;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Status, Streaming};
 
 use super::chunks::Chunks;
+use super::context::{Answer, Calls};
+use super::convert;
 use super::sequences::{Results, Session};
-use super::{convert, status};
-use crate::call::{Call, Caller};
-use crate::visible::Visible;
 
 /// The bytes of a file in one message.
 const PART: usize = 1 << 20;
 
-/// Answers one call.
-#[derive(Clone)]
-pub(super) struct Calls {
-    pub(super) call: Arc<Call>,
-    pub(super) caller: Caller,
-    pub(super) gate: Arc<dyn Gate>,
-    pub(super) models: Arc<Visible>,
-    /// The most bytes of a body.
-    pub(super) max_body: usize,
-    /// Becomes true when the server takes no more requests.
-    pub(super) draining: watch::Receiver<bool>,
-}
-
-type Answer<T> = Result<Response<T>, Status>;
-
 impl Calls {
-    /// Returns an answer, or a failure as the caller may see it.
-    fn answer<T>(&self, answer: Result<T, ApiError>) -> Answer<T> {
-        answer.map(Response::new).map_err(|error| status::of(&self.gate.shown(error), &self.call.id))
-    }
-
-    /// Returns a model with the adapter that a call uses.
-    pub(super) async fn model(&self, name: &str, adapter: Option<v1::AdapterUse>) -> Result<Model, ApiError> {
-        let model = self.models.model(name).await?;
-        match adapter.map(convert::adapter).transpose()? {
-            None => Ok(model),
-            adapter => self.models.equipped(model, &Extras { adapter, program: None }).await,
-        }
-    }
-
     /// Returns the model of a request, with what it names besides, and the request.
     async fn request(&self, asked: v1::GenerateRequest) -> Result<(Model, realm::Request), ApiError> {
         let convert::Asked { model, extras, request } = convert::request(asked)?;

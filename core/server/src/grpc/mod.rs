@@ -5,15 +5,19 @@
 //!
 //! - [`calls`]: the calls of `realm.v1`.
 //! - [`chunks`]: the answer of a running request.
+//! - [`context`]: the caller of a call, and what it may name.
 //! - [`convert`]: messages as requests, and answers as messages.
 //! - [`sequences`]: sequences that a caller drives.
 //! - [`status`]: failures.
+//! - [`worker`]: the commands to one sequence.
 
 mod calls;
 mod chunks;
+mod context;
 mod convert;
 mod sequences;
 mod status;
+mod worker;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -32,7 +36,7 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
-use self::calls::Calls;
+use self::context::Calls;
 use crate::call::{Call, CallGate, Caller};
 use crate::state::{Settings, State};
 use crate::visible::Visible;
