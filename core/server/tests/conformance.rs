@@ -90,27 +90,16 @@ fn run(areas: &[(&str, usize)]) {
 }
 
 #[test]
-fn answers_are_those_of_this_process() {
-    run(&[
-        ("generation", 9),
-        ("grammars", 9),
-        ("sampling", 6),
-        ("streams", 6),
-        ("tools", 6),
-        ("reasoning", 2),
-    ]);
+fn requests_numbers_and_sequences_are_those_of_this_process() {
+    run(&[("generation", 9), ("streams", 6), ("vectors", 3), ("sequences", 5), ("adapters", 2)]);
 }
 
+/// Loads many models and takes minutes: REALM_LONG runs it.
 #[test]
-fn chats_numbers_and_sequences_are_those_of_this_process() {
-    run(&[
-        ("chats", 6),
-        ("lists", 3),
-        ("vectors", 3),
-        ("sequences", 5),
-        ("adapters", 2),
-        ("prompts", 7),
-        ("errors", 5),
-        ("models", 9),
-    ]);
+fn every_other_scenario_is_answered_as_in_this_process() {
+    if std::env::var_os("REALM_LONG").is_none() {
+        return;
+    }
+    run(&[("grammars", 9), ("sampling", 6), ("tools", 6), ("reasoning", 2), ("chats", 6), ("lists", 3)]);
+    run(&[("prompts", 7), ("errors", 5), ("models", 9)]);
 }

@@ -8,7 +8,7 @@
 //! - [`context`]: the caller of a call, and what it may name.
 //! - [`convert`]: messages as requests, and answers as messages.
 //! - [`sequences`]: sequences that a caller drives.
-//! - [`status`]: failures.
+//! - [`status`]: the statuses of failures.
 //! - [`worker`]: the commands to one sequence.
 
 mod calls;
