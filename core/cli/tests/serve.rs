@@ -25,7 +25,13 @@ impl Serving {
 
     /// Starts a server of other models.
     fn start_with(args: &[&str]) -> Self {
+        Self::start_in(Path::new("."), args)
+    }
+
+    /// Starts a server whose files are relative to a folder.
+    fn start_in(folder: &Path, args: &[&str]) -> Self {
         let mut command = command(&[&["serve", "--port", "0", "--context", "256"], args].concat());
+        command.current_dir(folder);
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut said = BufReader::new(child.stderr.take().unwrap());
         let (mut line, mut admin) = (String::new(), String::new());
@@ -344,4 +350,35 @@ fn sighup_reads_the_configuration_again() {
         server.complete_with("", "three", "{}").0 == 200
     });
     assert_eq!(server.complete_with("", "chat", "{}").0, 404);
+}
+
+/// The arguments of `realm` in a file of examples/serve, behind `before`.
+fn packaged(name: &str, before: &str) -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/serve");
+    let text = std::fs::read_to_string(folder.join(name)).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(before)).unwrap_or_else(|| panic!("{before}"));
+    line.split([' ', '"', ',', '[', ']']).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+/// The container's and the unit's command serve the configuration beside them.
+#[test]
+fn the_packaged_commands_serve_their_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let configuration = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/serve/realm.toml");
+    std::fs::copy(configuration, folder.path().join("realm.toml")).unwrap();
+    let key = create(&in_folder(folder.path()), &[]);
+    for (file, before, home) in [
+        ("Dockerfile", "CMD ", "/data"),
+        ("realm.service", "ExecStart=/usr/local/bin/realm ", "/var/lib/realm"),
+    ] {
+        let words = packaged(file, before);
+        let words: Vec<String> =
+            words.iter().map(|word| word.replace(home, folder.path().to_str().unwrap())).collect();
+        let mut args: Vec<&str> = words.iter().map(String::as_str).collect();
+        assert_eq!(args.remove(0), "serve");
+        let server = Serving::start_in(folder.path(), &[&args[..], &["--host", "127.0.0.1"]].concat());
+        assert_eq!(server.complete_with("", "small", "{}").0, 401, "{file}");
+        let (status, body) = server.complete_with(&key, "small", "{}");
+        assert_eq!(status, 200, "{file}: {body}");
+    }
 }

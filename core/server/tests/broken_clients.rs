@@ -273,7 +273,7 @@ fn an_idle_stream_is_kept_alive_from_before_its_first_token() {
     let http = Http { keep_alive: Duration::from_millis(20), ..Http::default() };
     let server = start(Config { http, ..any_port() });
     // A prompt that takes longer than the time between comments.
-    let prompt = "word ".repeat(7_000);
+    let prompt = "word ".repeat(2_000);
     let body = json!({"model": MODEL, "prompt": prompt, "max_tokens": 1, "stream": true});
     let reply = post(&server, "/v1/completions", &body);
     let first = reply.body.find("data: ").unwrap();

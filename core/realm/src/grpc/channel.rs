@@ -220,6 +220,8 @@ mod tests {
             let error = Channel::new(url, "").err().unwrap_or_else(|| panic!("{url}"));
             assert_eq!(error.code(), ErrorCode::InvalidArgument, "{url}");
         }
-        assert!(Channel::new("http://a", "rk_\n").is_err());
+        // As it stands in a file.
+        assert!(Channel::new("http://a", "rk_a\n").is_ok());
+        assert!(Channel::new("http://a", "rk_\na").is_err());
     }
 }
