@@ -10,7 +10,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WIDTH = 110
-CORE = [(file.relative_to(ROOT / "core").parts[0], file.read_text()) for file in sorted(ROOT.glob("core/*/src/**/*.rs"))]
+# What is generated declares the protocol's messages, which have the same names.
+CORE = [(file.relative_to(ROOT / "core").parts[0], file.read_text()) for file in sorted(ROOT.glob("core/*/src/**/*.rs"))
+        if "generated" not in file.parts]
 
 
 @dataclass

@@ -18,6 +18,7 @@ import anthropic
 import checks
 import ollama
 import openai
+import rpc
 from checks import QUESTION, City, check, is_paris
 
 MODEL = "qwen2.5-coder-0.5b"
@@ -184,6 +185,7 @@ def main() -> None:
                 with_openai(openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0))
                 with_anthropic(anthropic.Anthropic(base_url=address, api_key=key, max_retries=0))
                 with_administration(command, admin, ops, openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0))
+                rpc.with_grpc(address.removeprefix("http://"), key, MODEL)
                 with_ollama(ollama.Client(host=address, headers={"authorization": f"Bearer {key}"}))
             finally:
                 server.terminate()

@@ -51,7 +51,7 @@ pub use events::Events;
 pub use frames::{Event, Framing};
 pub use gate::{Gate, Permit};
 pub use models::{BoxFuture, Extras, LoadedByName, ModelEntry, Models, OneModel};
-pub use service::{Answer, Body, Service};
+pub use service::{Answer, Body, Service, start};
 
 /// Returns the time in the form of RFC 3339, in UTC.
 pub fn timestamp() -> String {

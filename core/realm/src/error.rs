@@ -38,6 +38,24 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// All codes.
+    pub const ALL: [Self; 14] = [
+        Self::InvalidModel,
+        Self::InvalidAdapter,
+        Self::InvalidArgument,
+        Self::LimitExceeded,
+        Self::Overloaded,
+        Self::Unsupported,
+        Self::NotFound,
+        Self::Io,
+        Self::InvalidProgram,
+        Self::Trap,
+        Self::Failed,
+        Self::Denied,
+        Self::Cancelled,
+        Self::Internal,
+    ];
+
     /// Returns the name in kebab case, such as `invalid-model`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -220,5 +238,18 @@ impl From<realm_hub::Error> for Error {
             _ => ErrorCode::Io,
         };
         Self::new(code, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ErrorCode;
+
+    #[test]
+    fn all_codes_are_listed() {
+        let names = include_str!("error.rs")
+            .lines()
+            .filter(|line| line.trim().starts_with("Self::") && line.contains("=> \""));
+        assert_eq!(names.count(), ErrorCode::ALL.len());
     }
 }

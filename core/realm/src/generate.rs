@@ -1,7 +1,10 @@
 //! Requests that the engine answers: from a prompt to a stream, or to the whole answer.
 
+use realm_handover::block_on;
+
 use crate::answer::AnswerReader;
 use crate::error::ErrorCode;
+use crate::model::{Inner, LocalModel};
 use crate::prepared::Work;
 use crate::prompt::shown_tools;
 use crate::thought::ThoughtStream;
@@ -22,14 +25,51 @@ impl Model {
     /// `invalid-argument` and `limit-exceeded` say what is wrong with the request, or which limit of the
     /// tenant it reached; `overloaded` if too many requests wait already.
     pub fn stream(&self, request: Request) -> Result<Generation, Error> {
-        self.prepare_request(request)?.start()
+        match &self.inner {
+            Inner::Local(model) => model.prepare_request(request)?.start(),
+            Inner::Remote(model) => block_on(model.stream(request)),
+        }
     }
 
     /// Renders and tokenizes a request without starting it, for callers that have to know its size first.
     ///
     /// # Errors
     /// Same as [`stream`](Self::stream), except for those that [`PreparedRequest::start`] returns.
-    pub fn prepare_request(&self, mut request: Request) -> Result<PreparedRequest, Error> {
+    pub fn prepare_request(&self, request: Request) -> Result<PreparedRequest, Error> {
+        match &self.inner {
+            Inner::Local(model) => model.prepare_request(request),
+            Inner::Remote(model) => {
+                let request = model.equipped(request)?;
+                let (prompt_tokens, max_tokens) = block_on(model.served.count(request.clone()))?;
+                let (model, request) = (model.clone(), Box::new(request));
+                Ok(PreparedRequest { work: Work::Remote { model, request, prompt_tokens, max_tokens } })
+            }
+        }
+    }
+
+    /// Runs a request to its end. Blocks.
+    ///
+    /// # Errors
+    /// Same as [`stream`](Self::stream), and the error that ended the request early.
+    pub fn generate(&self, request: Request) -> Result<Completion, Error> {
+        self.stream(request)?.finish()
+    }
+
+    /// Runs a request to its end, for tasks.
+    ///
+    /// # Errors
+    /// Same as [`generate`](Self::generate).
+    pub async fn generate_async(&self, request: Request) -> Result<Completion, Error> {
+        let generation = match &self.inner {
+            Inner::Local(_) => self.stream(request)?,
+            Inner::Remote(model) => model.stream(request).await?,
+        };
+        generation.finish_async().await
+    }
+}
+
+impl LocalModel {
+    fn prepare_request(&self, mut request: Request) -> Result<PreparedRequest, Error> {
         if !request.adapter_scale.is_finite() {
             let why = format!("adapter_scale is {}; it must be finite", request.adapter_scale);
             return Err(Error::new(ErrorCode::InvalidArgument, why));
@@ -39,7 +79,7 @@ impl Model {
         #[cfg(feature = "sandbox")]
         if let Some(program) = self.program.clone().or_else(|| self.tenant.programs.answering()) {
             let request = Box::new(request);
-            return Ok(PreparedRequest { model: self.clone(), work: Work::Program { program, request } });
+            return Ok(PreparedRequest { work: Work::Program { model: self.clone(), program, request } });
         }
         let tools = self.tools(&mut request)?;
         let warnings = self.warnings(&request);
@@ -49,7 +89,7 @@ impl Model {
         }
         let prompt = self.fitting_tokens(&request)?;
         let shared_prefix = self.shared_prefix(&request, &prompt)?;
-        let adapter = self.adapter_of(&request);
+        let adapter = self.adapter_of(&request)?;
         // A prompt of plain text is not a conversation, so nothing in its continuation is a thought's mark.
         let spelling = self.frontend.thought_spelling.as_ref();
         let spelling = spelling.filter(|_| matches!(request.prompt, Prompt::Chat(_)));
@@ -90,7 +130,7 @@ impl Model {
             speculation: request.speculation,
         });
         let answer = Box::new(answer);
-        Ok(PreparedRequest { model: self.clone(), work: Work::Engine { request, processors, answer } })
+        Ok(PreparedRequest { work: Work::Engine { model: self.clone(), request, processors, answer } })
     }
 
     /// Returns the reader of tool calls, if the answer may have any; a required call becomes the request's
@@ -122,27 +162,14 @@ impl Model {
     }
 
     /// Returns the adapter of a request: its own, or else the model's.
-    pub(crate) fn adapter_of(&self, request: &Request) -> Option<(realm_engine::Adapter, f32)> {
+    pub(crate) fn adapter_of(
+        &self,
+        request: &Request,
+    ) -> Result<Option<(realm_engine::Adapter, f32)>, Error> {
         match &request.adapter {
-            Some(adapter) => Some((adapter.inner.clone(), request.adapter_scale)),
-            None => self.adapter.clone(),
+            Some(adapter) => Ok(Some((adapter.of_engine()?.clone(), request.adapter_scale))),
+            None => self.engine_adapter(),
         }
-    }
-
-    /// Runs a request to its end. Blocks.
-    ///
-    /// # Errors
-    /// Same as [`stream`](Self::stream), and the error that ended the request early.
-    pub fn generate(&self, request: Request) -> Result<Completion, Error> {
-        self.stream(request)?.finish()
-    }
-
-    /// Runs a request to its end, for tasks.
-    ///
-    /// # Errors
-    /// Same as [`generate`](Self::generate).
-    pub async fn generate_async(&self, request: Request) -> Result<Completion, Error> {
-        self.stream(request)?.finish_async().await
     }
 }
 

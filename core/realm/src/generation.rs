@@ -19,8 +19,8 @@ pub struct Generation {
     inner: Source,
     /// Separates thoughts and tool calls from the engine's text.
     answer: AnswerReader,
-    /// Keeps the engine running while the generation exists.
-    _model: Arc<LoadedModel>,
+    /// Keeps the engine running while the generation exists; `None` if a server computes.
+    _model: Option<Arc<LoadedModel>>,
 }
 
 impl Generation {
@@ -29,11 +29,11 @@ impl Generation {
         answer: AnswerReader,
         model: Arc<LoadedModel>,
     ) -> Self {
-        Self { inner: Source::Engine(inner), answer, _model: model }
+        Self { inner: Source::Engine(inner), answer, _model: Some(model) }
     }
 
     /// Creates a generation from chunks that are answers already.
-    pub(crate) fn of_source(source: Box<dyn ChunkSource>, model: Arc<LoadedModel>) -> Self {
+    pub(crate) fn of_source(source: Box<dyn ChunkSource>, model: Option<Arc<LoadedModel>>) -> Self {
         Self { inner: Source::Other(Some(source)), answer: AnswerReader::default(), _model: model }
     }
 
@@ -41,7 +41,7 @@ impl Generation {
     pub(crate) fn of_task(
         chunks: Receiver<Result<Chunk, Error>>,
         task: Task,
-        model: Arc<LoadedModel>,
+        model: Option<Arc<LoadedModel>>,
     ) -> Self {
         Self::of_source(Box::new(Running { chunks, _task: task }), model)
     }
@@ -120,7 +120,8 @@ enum Source {
     Other(Option<Box<dyn ChunkSource>>),
 }
 
-/// A source of chunks besides the engine: a tenant's program, or a task. Dropping it cancels the request.
+/// A source of chunks besides the engine: a tenant's program, a task, or a server. Dropping it cancels the
+/// request.
 pub(crate) trait ChunkSource: Send + Sync {
     /// Polls for the next chunk; `None` if the source has stopped.
     fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Chunk, Error>>>;

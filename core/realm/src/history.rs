@@ -1,6 +1,9 @@
 //! Turns of a conversation, each a question with everything that answered it, and conversations longer than
 //! the context.
 
+use realm_handover::block_on;
+
+use crate::model::Inner;
 use crate::{Error, Message, Model, Prompt, Request};
 
 /// Returns the number of system messages that a conversation begins with.
@@ -26,6 +29,16 @@ fn turns(messages: &[Message]) -> Vec<usize> {
 }
 
 impl Model {
+    /// Returns the number of tokens of a conversation.
+    fn count_prompt(&self, request: &Request) -> Result<usize, Error> {
+        match &self.inner {
+            Inner::Local(model) => Ok(model.prompt_tokens(request)?.len()),
+            Inner::Remote(model) => {
+                Ok(block_on(model.served.render(model.equipped(request.clone())?))?.1.len())
+            }
+        }
+    }
+
     /// Drops the oldest turns of the request's conversation until the rest fits into the context with room
     /// for an answer. Returns the request and the number of dropped messages. System messages at the
     /// beginning stay, and so does the last turn, which is a user's message and everything after it; if these
@@ -46,7 +59,7 @@ impl Model {
         let mut from = |begin: usize| {
             let kept = messages[..system].iter().chain(&messages[begin..]).cloned();
             request.prompt = Prompt::Chat(kept.collect());
-            Ok::<_, Error>(self.prompt_tokens(&request)?.len() + room <= context)
+            Ok::<_, Error>(self.count_prompt(&request)? + room <= context)
         };
         // Bisects for the earliest turn that fits; if none does, takes the last one.
         let (mut first, mut last) = (0, begins.len() - 1);

@@ -39,6 +39,7 @@
 //!
 //! - `sandbox`, on by default: [`Program`], [`Grants`] and the other items for tenants' programs. With
 //!   `default-features = false` the crate serves models without programs, and builds without wasmtime.
+//! - `remote`, on by default: `Realm::connect`, for models of a server.
 #![forbid(unsafe_code)]
 
 mod adapter;
@@ -54,11 +55,14 @@ mod frontend;
 mod generate;
 mod generation;
 mod gpus;
+#[cfg(feature = "remote")]
+mod grpc;
 mod history;
 mod identity;
 mod info;
 mod inspect;
 mod load;
+mod load_adapter;
 mod log;
 mod logits_processor;
 mod many;
@@ -77,6 +81,7 @@ mod program;
 mod progress;
 mod prompt;
 mod registry;
+mod remote;
 mod request;
 mod response_format;
 mod room;
@@ -101,8 +106,7 @@ pub use inspect::{FileInfo, inspect};
 pub use log::log_to;
 pub use logits_processor::LogitsProcessor;
 pub use model::Model;
-pub use numbers::EmbedOptions;
-pub use options::LoadOptions;
+pub use options::{EmbedOptions, LoadOptions};
 pub use prepared::PreparedRequest;
 #[cfg(feature = "sandbox")]
 pub use program::Program;

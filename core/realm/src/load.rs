@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use realm_engine::{Draft, Engine, EngineConfig, LoadedModel, SnapshotKey};
-use realm_gguf::Gguf;
+use realm_gguf::{Gguf, Metadata, Writer};
 use realm_model::Weights;
 use realm_tokenizer::{ChatTemplate, SpecialTexts, Tokenizer};
 
 use crate::background::Background;
 use crate::device::Device;
+use crate::error::ErrorCode;
 use crate::frontend::Frontend;
 use crate::thought::ThoughtSpelling;
 use crate::tools::ToolSpelling;
@@ -55,7 +56,8 @@ pub(crate) fn load(
     let knows_tools = capabilities.is_none_or(|capabilities| capabilities.tools);
     let thought_spelling = template.as_ref().and_then(|template| ThoughtSpelling::of(template, &tokenizer));
     let background = Background::default();
-    let frontend = Frontend { info, tool_spelling, thought_spelling, knows_tools, background };
+    let path = path.to_owned();
+    let frontend = Frontend { info, path, tool_spelling, thought_spelling, knows_tools, background };
     Ok((LoadedModel::new(reference, engine, weights, tokenizer, template), frontend))
 }
 
@@ -64,6 +66,20 @@ pub(crate) fn open(path: &Path) -> Result<(Gguf, Tokenizer), Error> {
     let gguf = realm_convert::open(path).map_err(Error::in_file(path))?;
     let tokenizer = Tokenizer::from_metadata(gguf.metadata()).map_err(Error::in_file(path))?;
     Ok((gguf, tokenizer))
+}
+
+/// Returns the metadata that a tokenizer is made of, as the bytes of a GGUF file.
+pub(crate) fn tokenizer_file(path: &Path) -> Result<Vec<u8>, Error> {
+    let gguf = realm_convert::open(path).map_err(Error::in_file(path))?;
+    // Phi-3's tokens behave by the model's name.
+    let needed = |key: &str| {
+        matches!(key, "general.architecture" | "general.name")
+            || (key.starts_with("tokenizer.") && !key.starts_with("tokenizer.chat_template"))
+    };
+    let entries = gguf.metadata().iter().filter(|(key, _)| needed(key));
+    let metadata = Metadata::from_entries(entries.map(|(key, value)| (key.to_owned(), value.clone())));
+    let file = Writer::new(Vec::new(), &metadata, &[]).and_then(Writer::finish);
+    file.map_err(|error| Error::new(ErrorCode::Io, error))
 }
 
 /// Loads a draft model's weights and tokenizer.

@@ -48,6 +48,9 @@ impl Model {
     }
 
     async fn answer(self, request: Request) -> Result<Completion, Error> {
+        if self.is_remote() {
+            return self.generate_async(request).await;
+        }
         unblock(move || self.stream(request)).await?.finish_async().await
     }
 
@@ -189,7 +192,7 @@ impl Model {
 
     /// Returns the number of requests that may run at once so that the tenant's limits refuse none.
     fn window(&self, most: usize) -> usize {
-        let limits = self.tenant.inner.limits();
+        let limits = self.tenant().inner.limits();
         limits.max_concurrent.unwrap_or(0).saturating_add(limits.max_queued).clamp(1, most)
     }
 
@@ -198,8 +201,10 @@ impl Model {
     fn is_queue_full(&self, error: &Error) -> bool {
         match error.code() {
             ErrorCode::Overloaded => true,
+            // A server's tenant waits there.
+            ErrorCode::LimitExceeded if self.is_remote() => error.message().contains("requests running"),
             ErrorCode::LimitExceeded => {
-                let tenant = &self.tenant.inner;
+                let tenant = &self.tenant().inner;
                 tenant.waiting() >= tenant.limits().max_queued
             }
             _ => false,

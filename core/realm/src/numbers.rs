@@ -1,9 +1,11 @@
 //! Scores and embeddings of texts.
 
-use realm_engine::{Answer, Pooling, Scored};
+use realm_engine::{Answer, Scored};
+use realm_handover::block_on;
 
 use crate::error::ErrorCode;
-use crate::{Error, Model};
+use crate::model::{Inner, LocalModel};
+use crate::{EmbedOptions, Error, Model};
 
 impl Model {
     /// Returns, for each of `tokens`, the log-probability of the token that follows it and the `top`
@@ -12,11 +14,10 @@ impl Model {
     /// # Errors
     /// Same as [`stream`](Self::stream).
     pub fn score(&self, tokens: &[u32], top: usize) -> Result<Vec<Scored>, Error> {
-        Ok(self
-            .loaded
-            .engine
-            .score(&self.tenant.inner, self.adapter.clone(), tokens.to_vec(), 0, top)?
-            .wait()?)
+        match &self.inner {
+            Inner::Local(model) => Ok(model.score(tokens.to_vec(), 0, top)?.wait()?),
+            Inner::Remote(model) => block_on(model.served.score(&model.adapter, tokens.to_vec(), top)),
+        }
     }
 
     /// Same as [`score`](Self::score), for tasks.
@@ -24,12 +25,10 @@ impl Model {
     /// # Errors
     /// Same as [`score`](Self::score).
     pub async fn score_async(&self, tokens: &[u32], top: usize) -> Result<Vec<Scored>, Error> {
-        Ok(self
-            .loaded
-            .engine
-            .score(&self.tenant.inner, self.adapter.clone(), tokens.to_vec(), 0, top)?
-            .wait_async()
-            .await?)
+        match &self.inner {
+            Inner::Local(model) => Ok(model.score(tokens.to_vec(), 0, top)?.wait_async().await?),
+            Inner::Remote(model) => model.served.score(&model.adapter, tokens.to_vec(), top).await,
+        }
     }
 
     /// Returns the log-probability of each token of `continuation` after `prompt`, in nats; their sum is the
@@ -38,7 +37,14 @@ impl Model {
     /// # Errors
     /// Same as [`stream`](Self::stream), and `invalid-argument` if either is empty.
     pub fn log_likelihood(&self, prompt: &[u32], continuation: &[u32]) -> Result<Vec<f32>, Error> {
-        Ok(likelihoods(self.likelihood_request(prompt, continuation)?.wait()?))
+        check_likelihood(prompt, continuation)?;
+        let (prompt, continuation) = (prompt.to_vec(), continuation.to_vec());
+        Ok(likelihoods(match &self.inner {
+            Inner::Local(model) => model.likelihood(prompt, &continuation)?.wait()?,
+            Inner::Remote(model) => {
+                block_on(model.served.score_continuation(&model.adapter, prompt, continuation))?
+            }
+        }))
     }
 
     /// Same as [`log_likelihood`](Self::log_likelihood), for tasks.
@@ -50,16 +56,14 @@ impl Model {
         prompt: &[u32],
         continuation: &[u32],
     ) -> Result<Vec<f32>, Error> {
-        Ok(likelihoods(self.likelihood_request(prompt, continuation)?.wait_async().await?))
-    }
-
-    fn likelihood_request(&self, prompt: &[u32], continuation: &[u32]) -> Result<Answer<Vec<Scored>>, Error> {
-        if prompt.is_empty() || continuation.is_empty() {
-            let why = "the prompt and the continuation need at least one token each";
-            return Err(Error::new(ErrorCode::InvalidArgument, why));
-        }
-        let tokens = [prompt, continuation].concat();
-        Ok(self.loaded.engine.score(&self.tenant.inner, self.adapter.clone(), tokens, prompt.len() - 1, 0)?)
+        check_likelihood(prompt, continuation)?;
+        let (prompt, continuation) = (prompt.to_vec(), continuation.to_vec());
+        Ok(likelihoods(match &self.inner {
+            Inner::Local(model) => model.likelihood(prompt, &continuation)?.wait_async().await?,
+            Inner::Remote(model) => {
+                model.served.score_continuation(&model.adapter, prompt, continuation).await?
+            }
+        }))
     }
 
     /// Returns the embedding of a text: a vector of length 1, `[hidden]`, pooled as the model's file says.
@@ -76,7 +80,10 @@ impl Model {
     /// # Errors
     /// Same as [`stream`](Self::stream).
     pub fn embed_with(&self, tokens: &[u32], options: &EmbedOptions) -> Result<Vec<f32>, Error> {
-        Ok(self.embed_request(tokens, options)?.wait()?)
+        match &self.inner {
+            Inner::Local(model) => Ok(model.embed(tokens, options)?.wait()?),
+            Inner::Remote(model) => block_on(model.served.embed(&model.adapter, tokens.to_vec(), options)),
+        }
     }
 
     /// Same as [`embed_with`](Self::embed_with), for tasks.
@@ -84,14 +91,30 @@ impl Model {
     /// # Errors
     /// Same as [`embed_with`](Self::embed_with).
     pub async fn embed_async(&self, tokens: &[u32], options: &EmbedOptions) -> Result<Vec<f32>, Error> {
-        Ok(self.embed_request(tokens, options)?.wait_async().await?)
+        match &self.inner {
+            Inner::Local(model) => Ok(model.embed(tokens, options)?.wait_async().await?),
+            Inner::Remote(model) => model.served.embed(&model.adapter, tokens.to_vec(), options).await,
+        }
+    }
+}
+
+impl LocalModel {
+    /// Scores the tokens that follow the one at index `from` and later ones.
+    fn score(&self, tokens: Vec<u32>, from: usize, top: usize) -> Result<Answer<Vec<Scored>>, Error> {
+        Ok(self.loaded.engine.score(&self.tenant.inner, self.engine_adapter()?, tokens, from, top)?)
     }
 
-    fn embed_request(&self, tokens: &[u32], options: &EmbedOptions) -> Result<Answer<Vec<f32>>, Error> {
+    fn likelihood(&self, mut prompt: Vec<u32>, continuation: &[u32]) -> Result<Answer<Vec<Scored>>, Error> {
+        let from = prompt.len() - 1;
+        prompt.extend_from_slice(continuation);
+        self.score(prompt, from, 0)
+    }
+
+    fn embed(&self, tokens: &[u32], options: &EmbedOptions) -> Result<Answer<Vec<f32>>, Error> {
         let pooling = options.pooling.unwrap_or(self.frontend.info.pooling);
         Ok(self.loaded.engine.embed(
             &self.tenant.inner,
-            self.adapter.clone(),
+            self.engine_adapter()?,
             tokens.to_vec(),
             pooling,
             options.normalize,
@@ -99,21 +122,14 @@ impl Model {
     }
 }
 
+fn check_likelihood(prompt: &[u32], continuation: &[u32]) -> Result<(), Error> {
+    if prompt.is_empty() || continuation.is_empty() {
+        let why = "the prompt and the continuation need at least one token each";
+        return Err(Error::new(ErrorCode::InvalidArgument, why));
+    }
+    Ok(())
+}
+
 fn likelihoods(scores: Vec<Scored>) -> Vec<f32> {
     scores.into_iter().filter_map(|score| score.next).collect()
-}
-
-/// The options of an embedding.
-#[derive(Debug, Clone, PartialEq)]
-pub struct EmbedOptions {
-    /// The hidden states that the vector is computed from; `None` for the model file's own pooling.
-    pub pooling: Option<Pooling>,
-    /// True to scale the vector to length 1, so that a dot product is the cosine. The default is `true`.
-    pub normalize: bool,
-}
-
-impl Default for EmbedOptions {
-    fn default() -> Self {
-        Self { pooling: None, normalize: true }
-    }
 }

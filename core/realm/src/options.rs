@@ -1,10 +1,10 @@
-//! The options of loading a model.
+//! Options of loading a model, and of vectors.
 
 use realm_compute::CacheType;
-use realm_engine::Speculation;
+use realm_engine::{Pooling, Speculation};
 
 /// The options of loading a model. `ci/api` brings each field to every language.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct LoadOptions {
     /// The number of tokens that the KV cache holds, over all requests of all tenants; 0 holds one request of
     /// the model's trained context length. By default what fits in `kv_memory`. One request has at most
@@ -40,4 +40,19 @@ pub struct LoadOptions {
     /// Whether the CPU computes the experts of a mixture of experts, and GPUs the rest of its layers. By
     /// default it does if all layers fit on GPUs only then. Has no effect without a GPU.
     pub experts_on_cpu: Option<bool>,
+}
+
+/// The options of an embedding.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EmbedOptions {
+    /// The hidden states that the vector is computed from; `None` for the model file's own pooling.
+    pub pooling: Option<Pooling>,
+    /// True to scale the vector to length 1, so that a dot product is the cosine. The default is `true`.
+    pub normalize: bool,
+}
+
+impl Default for EmbedOptions {
+    fn default() -> Self {
+        Self { pooling: None, normalize: true }
+    }
 }

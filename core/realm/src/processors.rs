@@ -15,15 +15,16 @@ use realm_handover::Sender;
 use crate::answer::AnswerReader;
 use crate::background::grammar_bytes;
 use crate::error::ErrorCode;
+use crate::model::LocalModel;
 use crate::task::Task;
-use crate::{Chunk, Error, Generation, LogitsProcessor, Model};
+use crate::{Chunk, Error, Generation, LogitsProcessor};
 
 /// The most chunks that a reader may be behind before the request waits for it.
 const CHANNEL: usize = 64;
 
 /// Starts a request with logits processors.
 pub(crate) fn start(
-    model: &Model,
+    model: &LocalModel,
     mut request: realm_engine::Request,
     processors: Vec<LogitsProcessor>,
     answer: AnswerReader,
@@ -66,11 +67,11 @@ pub(crate) fn start(
         timeout: tenant.limits().request_timeout,
     };
     let task = Task::spawn("realm-logits", run.answer(place, meter, send))?;
-    Ok(Generation::of_task(receive, task, Arc::clone(&model.loaded)))
+    Ok(Generation::of_task(receive, task, Some(Arc::clone(&model.loaded))))
 }
 
 struct Run {
-    model: Model,
+    model: LocalModel,
     sequence: Sequence,
     writing: Writing,
     processors: Vec<LogitsProcessor>,

@@ -1,9 +1,11 @@
 //! Prompts: a conversation rendered by the model's chat template, and tokens.
 
 use realm_engine::Prompt as EnginePrompt;
+use realm_handover::block_on;
 use realm_tokenizer::Conversation;
 
 use crate::error::ErrorCode;
+use crate::model::{Inner, LocalModel};
 use crate::tools::instruct;
 use crate::{Error, Message, Model, Prompt, Request, SharedPrefix, ToolChoice};
 
@@ -28,8 +30,14 @@ impl Model {
     /// prompt.
     pub fn render(&self, request: &Request) -> Result<String, Error> {
         request.check_prompt()?;
-        match self.engine_prompt(request)? {
-            EnginePrompt::Chat(conversation) => Ok(self.loaded.render(&conversation)?.text),
+        let model = match &self.inner {
+            Inner::Local(model) => model,
+            Inner::Remote(model) => {
+                return Ok(block_on(model.served.render(model.equipped(request.clone())?))?.0);
+            }
+        };
+        match model.engine_prompt(request)? {
+            EnginePrompt::Chat(conversation) => Ok(model.loaded.render(&conversation)?.text),
             _ => Err(not_a_conversation()),
         }
     }
@@ -41,12 +49,20 @@ impl Model {
     /// Same as [`render`](Self::render).
     pub fn render_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
         request.check_prompt()?;
-        match self.engine_prompt(request)? {
-            prompt @ EnginePrompt::Chat(_) => Ok(self.loaded.tokenize(&prompt)?),
+        let model = match &self.inner {
+            Inner::Local(model) => model,
+            Inner::Remote(model) => {
+                return Ok(block_on(model.served.render(model.equipped(request.clone())?))?.1);
+            }
+        };
+        match model.engine_prompt(request)? {
+            prompt @ EnginePrompt::Chat(_) => Ok(model.loaded.tokenize(&prompt)?),
             _ => Err(not_a_conversation()),
         }
     }
+}
 
+impl LocalModel {
     /// Returns the tokens that a request continues.
     pub(crate) fn prompt_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
         let prompt = self.engine_prompt(request)?;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use realm_engine::SnapshotKey;
+use realm_handover::block_on;
 use realm_hub::{Hub, Reference};
 use realm_tokenizer::Tokenizer;
 
@@ -11,13 +12,30 @@ use crate::device::Device;
 use crate::error::ErrorCode;
 use crate::identity::Identity;
 use crate::load::{self, Source};
+use crate::model::Inner;
+use crate::remote::{RemoteModel, Server, refuse_options};
+use crate::tenant::Home;
 use crate::{Error, Limits, LoadOptions, Model, Progress, Tenant, metrics, unblock};
 
-/// Owns the devices and loads models. A clone is cheap and is the same runtime.
+/// Owns the devices and loads models. A clone is cheap and is the same runtime. May also stand for a server.
 #[derive(Clone)]
 pub struct Realm {
-    device: Device,
     hub: Hub,
+    place: Place,
+}
+
+/// The party that computes.
+#[derive(Clone)]
+#[cfg_attr(not(feature = "remote"), allow(dead_code, reason = "no server is ever connected to"))]
+enum Place {
+    Local(Local),
+    Remote(Arc<dyn Server>),
+}
+
+/// A runtime of this process.
+#[derive(Clone)]
+pub(crate) struct Local {
+    device: Device,
     /// The tenant of requests that name no tenant.
     default_tenant: Arc<Identity>,
     /// Signs the sequences of all models that this runtime loads.
@@ -102,7 +120,7 @@ impl Builder {
         let default_tenant = Arc::new(Identity::new("default", Limits::default())?);
         let commons = Arc::new(Commons::new(hub.cache()));
         commons.tenants.add(&default_tenant);
-        Ok(Realm { device, hub, default_tenant, snapshot_key, commons })
+        Ok(Realm { hub, place: Place::Local(Local { device, default_tenant, snapshot_key, commons }) })
     }
 }
 
@@ -110,6 +128,57 @@ impl Realm {
     /// Returns a builder with the default options.
     pub fn builder() -> Builder {
         Builder::default()
+    }
+
+    /// Connects to a server, `realm serve`, whose models are then used as those of this process are: the URL
+    /// is `http://…` or `https://…`, and the key one of the server's; an empty key is none. Requests belong
+    /// to the key's tenant, within its limits. [`load_model`](Self::load_model) finds a model by the name
+    /// that the server has for it. Blocks until the server has answered.
+    ///
+    /// What stays at the server is an error here, of the code `unsupported`: options of loading, limits of
+    /// tenants, programs, and [logits processors](crate::LogitsProcessor). A connection that breaks ends its
+    /// requests; the next call connects again.
+    ///
+    /// ```no_run
+    /// use realm::{Realm, Request};
+    ///
+    /// let realm = Realm::connect("http://127.0.0.1:8080", "rk_…")?;
+    /// let model = realm.load_model("smollm2-135m")?;
+    /// println!("{}", model.generate(Request::text("Once upon a time").max_tokens(32))?.text);
+    /// # Ok::<(), realm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `invalid-argument` for another kind of URL, `io` if the server can't be reached, `denied` if it does
+    /// not know the key.
+    #[cfg(feature = "remote")]
+    pub fn connect(url: &str, key: &str) -> Result<Self, Error> {
+        let server = block_on(crate::grpc::connect(url, key))?;
+        let hub = Hub::new().unwrap_or_else(|_| Hub::with_cache(std::env::temp_dir().join("realm")));
+        Ok(Self { hub, place: Place::Remote(server) })
+    }
+
+    /// Returns the runtime, if this process computes.
+    ///
+    /// # Errors
+    /// `unsupported`, with the thing that a server does instead.
+    #[cfg_attr(not(feature = "sandbox"), expect(dead_code, reason = "only programs need it"))]
+    pub(crate) fn local(&self, what: &str) -> Result<&Local, Error> {
+        match &self.place {
+            Place::Local(local) => Ok(local),
+            Place::Remote(server) => {
+                let url = server.url();
+                let why = format!(
+                    "{what} is up to the server {url}; put programs there with `realm admin programs put`"
+                );
+                Err(Error::new(ErrorCode::Unsupported, why))
+            }
+        }
+    }
+
+    /// Returns whether a server computes.
+    pub fn is_remote(&self) -> bool {
+        matches!(self.place, Place::Remote(_))
     }
 
     /// Loads a model: a path to a GGUF file or to a folder as transformers saves it, a catalog name such as
@@ -133,16 +202,26 @@ impl Realm {
         options: &LoadOptions,
         progress: &mut dyn Progress,
     ) -> Result<Model, Error> {
+        let local = match &self.place {
+            Place::Local(local) => local,
+            Place::Remote(server) => {
+                refuse_options(options)?;
+                let served = block_on(server.model(model.to_owned()))?;
+                let tenant = Arc::clone(server.tenant());
+                let model = RemoteModel { served, tenant, adapter: None, foreign_program: false };
+                return Ok(Model { inner: Inner::Remote(model) });
+            }
+        };
         let path = self.hub.resolve(&Reference::parse(model)?, progress)?;
         let draft = match &options.draft_model {
             Some(draft) => Some(self.hub.resolve(&Reference::parse(draft)?, progress)?),
             None => None,
         };
         let source = Source { reference: model, path: &path, draft: draft.as_deref() };
-        let (loaded, frontend) = load::load(&self.device, source, options, &self.snapshot_key, progress)?;
+        let (loaded, frontend) = load::load(&local.device, source, options, &local.snapshot_key, progress)?;
         let loaded = Arc::new(loaded);
-        self.commons.models.add(&loaded);
-        Ok(Model::new(loaded, frontend, Arc::clone(&self.default_tenant)))
+        local.commons.models.add(&loaded);
+        Ok(Model::new(loaded, frontend, Arc::clone(&local.default_tenant)))
     }
 
     /// Loads a model as [`load_model`](Self::load_model) does, for tasks: a thread of its own does the work.
@@ -155,22 +234,45 @@ impl Realm {
     }
 
     /// Creates a tenant with limits of its own. [`Tenant::model`] gives it a loaded model. Two tenants of the
-    /// same name are still two tenants and share nothing.
+    /// same name are still two tenants and share nothing. Of a server it is the tenant of the caller's key,
+    /// with the server's limits.
     ///
     /// # Errors
-    /// `invalid-argument` for a limit that is out of range.
+    /// `invalid-argument` for a limit that is out of range. Of a server, `denied` for another tenant than the
+    /// key's and `unsupported` for limits.
     pub fn tenant(&self, name: &str, limits: Limits) -> Result<Tenant, Error> {
-        let identity = Arc::new(Identity::new(name, limits)?);
-        self.commons.tenants.add(&identity);
-        Ok(Tenant { identity, commons: Arc::clone(&self.commons) })
+        match &self.place {
+            Place::Local(local) => {
+                let identity = Arc::new(Identity::new(name, limits)?);
+                local.commons.tenants.add(&identity);
+                Ok(Tenant { identity, home: Home::Local(Arc::clone(&local.commons)) })
+            }
+            Place::Remote(server) => {
+                let own = server.tenant().inner.name();
+                if name != own {
+                    let why = format!("the key is one of the tenant `{own}`; connect with a key of `{name}`");
+                    return Err(Error::new(ErrorCode::Denied, why));
+                }
+                if limits != Limits::default() {
+                    let why =
+                        format!("the server sets the limits of `{name}`: `realm admin tenants set {name}`");
+                    return Err(Error::new(ErrorCode::Unsupported, why));
+                }
+                let identity = Arc::clone(server.tenant());
+                Ok(Tenant { identity, home: Home::Remote(Arc::clone(server)) })
+            }
+        }
     }
 
     /// Returns the metrics of all loaded models in the text format that Prometheus and OpenMetrics read
     /// (content type `application/openmetrics-text; version=1.0.0; charset=utf-8`). Series carry the model as
     /// a label and, where they belong to one tenant, its name. A tenant's series end when the tenant is
-    /// dropped. `docs/metrics.md` lists all of them.
+    /// dropped. `docs/metrics.md` lists all of them. Empty for a server, which serves its own at `/metrics`.
     pub fn prometheus(&self) -> String {
-        metrics::prometheus(&self.commons)
+        match &self.place {
+            Place::Local(local) => metrics::prometheus(&local.commons),
+            Place::Remote(_) => String::new(),
+        }
     }
 
     /// Loads only a model's tokenizer. Blocks.
@@ -178,16 +280,23 @@ impl Realm {
     /// # Errors
     /// Same as [`load_model`](Self::load_model).
     pub fn load_tokenizer(&self, model: &str) -> Result<Tokenizer, Error> {
+        if let Place::Remote(server) = &self.place {
+            return block_on(server.load_tokenizer(model.to_owned()));
+        }
         let path = self.hub.resolve(&Reference::parse(model)?, &mut ())?;
         Ok(load::open(&path)?.1)
     }
 
     /// Returns whether `self` and `other` are clones of the same runtime.
     pub fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.default_tenant, &other.default_tenant)
+        let tenant = |realm: &Self| match &realm.place {
+            Place::Local(local) => Arc::as_ptr(&local.default_tenant),
+            Place::Remote(server) => Arc::as_ptr(server.tenant()),
+        };
+        std::ptr::eq(tenant(self), tenant(other))
     }
 
-    /// Returns the hub, which fetches models and keeps them on disk.
+    /// Returns the hub, which fetches models and keeps them on the disk of this machine.
     pub fn hub(&self) -> &Hub {
         &self.hub
     }

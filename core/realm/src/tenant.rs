@@ -1,5 +1,6 @@
 //! Tenants: the identities that requests belong to.
 
+use std::fmt;
 use std::sync::Arc;
 
 use realm_engine::MemoryUse;
@@ -7,6 +8,8 @@ use realm_engine::MemoryUse;
 use crate::commons::Commons;
 use crate::error::ErrorCode;
 use crate::identity::Identity;
+use crate::model::Inner;
+use crate::remote::Server;
 use crate::{Error, Limits, Model, Served};
 
 /// An identity with [`Limits`] that hold over all models it uses. A clone is cheap and is the same tenant.
@@ -14,10 +17,19 @@ use crate::{Error, Limits, Model, Served};
 /// Tenants cannot infer each other's prompts from timing: they share no prompts, unless both mark them (see
 /// [`SharedPrefix`](crate::SharedPrefix)); each gets its share of the computation by its weight; and each has
 /// a part of the prefix cache whose size depends only on the tenants' weights.
-#[derive(Clone, Debug)]
+///
+/// Of a server it is the tenant of the caller's key. The server counts what it runs, waits for and holds.
+#[derive(Clone)]
 pub struct Tenant {
     pub(crate) identity: Arc<Identity>,
-    pub(crate) commons: Arc<Commons>,
+    pub(crate) home: Home,
+}
+
+/// The party whose tenant it is.
+#[derive(Clone)]
+pub(crate) enum Home {
+    Local(Arc<Commons>),
+    Remote(Arc<dyn Server>),
 }
 
 impl Tenant {
@@ -34,8 +46,10 @@ impl Tenant {
     /// Changes the limits, from the next step on. Requests that run or wait stay.
     ///
     /// # Errors
-    /// `invalid-argument` for a limit that is out of range; the old ones then stay.
+    /// `invalid-argument` for a limit that is out of range; the old ones then stay. `unsupported` for a
+    /// server's tenant.
     pub fn set_limits(&self, limits: Limits) -> Result<(), Error> {
+        self.commons("its limits")?;
         Ok(self.identity.inner.set_limits(limits)?)
     }
 
@@ -43,7 +57,8 @@ impl Tenant {
     /// the tenant is dropped, it has a part of the model's cache, even if it sends no requests.
     ///
     /// # Errors
-    /// `limit-exceeded` for a model that the tenant may not use.
+    /// `limit-exceeded` for a model that the tenant may not use, `invalid-argument` if only one of both is a
+    /// server's.
     pub fn model(&self, model: &Model) -> Result<Model, Error> {
         let limits = self.identity.inner.limits();
         let reference = model.reference();
@@ -54,7 +69,19 @@ impl Tenant {
             );
             return Err(Error::new(ErrorCode::LimitExceeded, why));
         }
-        Ok(model.seen_by(&self.identity))
+        match (&self.home, &model.inner) {
+            (Home::Local(_), Inner::Local(model)) => Ok(Model::local(model.seen_by(&self.identity))),
+            (Home::Remote(_), Inner::Remote(other)) if Arc::ptr_eq(&other.tenant, &self.identity) => {
+                Ok(model.clone())
+            }
+            _ => {
+                let why = format!(
+                    "the model `{reference}` belongs to another realm than the tenant `{}`; load it with the tenant's realm",
+                    self.name()
+                );
+                Err(Error::new(ErrorCode::InvalidArgument, why))
+            }
+        }
     }
 
     /// The number of requests that run now, over all models.
@@ -72,12 +99,38 @@ impl Tenant {
         self.identity.inner.memory().read()
     }
 
+    /// Returns what the tenants of one runtime have in common.
+    ///
+    /// # Errors
+    /// `unsupported` for a server's tenant, with the thing that it does not have here.
+    pub(crate) fn commons(&self, lacks: &str) -> Result<&Arc<Commons>, Error> {
+        match &self.home {
+            Home::Local(commons) => Ok(commons),
+            Home::Remote(server) => {
+                let why = format!(
+                    "`{}` is a tenant of the server {}, which administers {lacks}; see `realm admin tenants` and `realm admin \
+                     programs`",
+                    self.name(),
+                    server.url()
+                );
+                Err(Error::new(ErrorCode::Unsupported, why))
+            }
+        }
+    }
+
     /// Reads the tenant's counters, over all models that are loaded now.
     pub fn metrics(&self) -> Served {
         let mut served = Served::default();
-        for model in self.commons.models.living() {
+        let Home::Local(commons) = &self.home else { return served };
+        for model in commons.models.living() {
             served.add(&model.engine.tenant_metrics(&self.identity.inner));
         }
         served
+    }
+}
+
+impl fmt::Debug for Tenant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tenant").field("name", &self.name()).finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! Serves Realm's models over HTTP, to the clients of OpenAI and others.
+//! Serves Realm's models over HTTP, to the clients of OpenAI and others, and over gRPC.
 //!
 //! ```no_run
 //! use realm_server::{Config, Server};
@@ -26,6 +26,7 @@ mod audit;
 mod call;
 mod catalog;
 mod config;
+mod grpc;
 mod http;
 mod keeper;
 pub mod keys;

@@ -163,7 +163,10 @@ pub(crate) fn known(path: &str) -> &'static str {
     if path.starts_with("/admin/") {
         return ADMIN.iter().map(|route| route.path).find(|pattern| one(pattern)).unwrap_or("other");
     }
-    clients().iter().map(|(_, known)| &**known).find(|known| *known == path).unwrap_or("other")
+    let own = clients().iter().map(|(_, known)| &**known);
+    own.chain(crate::grpc::CALLS.iter().map(|(known, ..)| *known))
+        .find(|known| *known == path)
+        .unwrap_or("other")
 }
 
 #[cfg(test)]
@@ -182,6 +185,8 @@ mod tests {
             ("/admin/models/", "other"),
             ("/admin/models/a/b", "other"),
             ("/admin/NAME", "other"),
+            ("/realm.v1.Realm/Generate", "/realm.v1.Realm/Generate"),
+            ("/realm.v1.Realm/Other", "other"),
             ("/v1/other", "other"),
         ] {
             assert_eq!(known(path), name, "{path}");

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper_util::server::graceful::GracefulShutdown;
@@ -239,6 +238,7 @@ impl Server {
             clients: clients.local_addr().map_err(failed)?,
             admin: admin.as_ref().map(TcpListener::local_addr).transpose().map_err(failed)?,
         };
+        crate::grpc::healthy(&self.state.health).await;
         ready(addresses);
         let stop = self.state.keeper.as_ref().map(Keeper::stop);
         let keeper = self.store.take().map(|(store, jobs)| {
@@ -292,7 +292,8 @@ impl Server {
         }
         // Clients that come now are refused at once, and may try another server.
         drop(listener);
-        self.state.draining.store(true, Ordering::Relaxed);
+        self.state.draining.send_replace(true);
+        crate::grpc::draining(&self.state.health).await;
         let patience = self.state.settings().config.http.drain_timeout;
         tokio::select! {
             () = graceful.shutdown() => {}

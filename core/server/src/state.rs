@@ -5,7 +5,9 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use realm::LoadOptions;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
+use tonic_health::server::HealthReporter;
 
 use crate::audit::Audit;
 use crate::catalog::Catalog;
@@ -35,8 +37,10 @@ pub(crate) struct State {
     pub(crate) places: Places,
     /// True while the configuration is read again.
     pub(crate) reloading: AtomicBool,
+    /// The health that gRPC tells.
+    pub(crate) health: HealthReporter,
     /// True while the server waits for its last requests.
-    pub(crate) draining: AtomicBool,
+    pub(crate) draining: watch::Sender<bool>,
 }
 
 pub(crate) type Reread = Box<dyn Fn() -> Result<Config, Error> + Send + Sync>;
@@ -85,7 +89,8 @@ impl State {
             reread: None,
             places: Places::default(),
             reloading: AtomicBool::new(false),
-            draining: AtomicBool::new(false),
+            health: HealthReporter::new(),
+            draining: watch::Sender::new(false),
         }
     }
 

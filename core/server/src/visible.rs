@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use realm::Model;
+use realm::{Adapter, Model};
 use realm_protocol::{ApiError, BoxFuture, Extras, ModelEntry, Models};
 
 use crate::call::{Call, Caller};
@@ -41,17 +41,23 @@ impl Visible {
         Ok(model)
     }
 
+    /// Returns an adapter of the model that the call has found.
+    pub(crate) fn adapter(&self, name: &str) -> Result<Adapter, ApiError> {
+        let names = self.catalog.names();
+        let held = names.adapter(&self.caller.tenant_name, name).ok_or_else(|| Extras::no_adapter(name))?;
+        let adapter = held.adapter.as_ref().map_err(|_| Extras::no_adapter(name))?;
+        if self.found.get() != Some(&held.model) {
+            let why =
+                format!("the adapter `{name}` is one of another model; leave it out, or name its model");
+            return Err(ApiError::invalid("realm.adapter", why));
+        }
+        Ok(adapter.clone())
+    }
+
     fn with_extras(&self, mut model: Model, extras: &Extras) -> Result<Model, ApiError> {
         let (names, tenant) = (self.catalog.names(), &*self.caller.tenant_name);
         if let Some((name, scale)) = &extras.adapter {
-            let held = names.adapter(tenant, name).ok_or_else(|| Extras::no_adapter(name))?;
-            let adapter = held.adapter.as_ref().map_err(|_| Extras::no_adapter(name))?;
-            if self.found.get() != Some(&held.model) {
-                let why =
-                    format!("the adapter `{name}` is one of another model; leave it out, or name its model");
-                return Err(ApiError::invalid("realm.adapter", why));
-            }
-            model = model.adapted(adapter, *scale);
+            model = model.adapted(&self.adapter(name)?, *scale);
         }
         let own = names.tenants.get(tenant).and_then(|entry| entry.config.program.as_ref());
         match extras.program.as_ref().or(own) {

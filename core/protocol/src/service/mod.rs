@@ -19,6 +19,7 @@ use serde::Serialize;
 
 use self::route::Route;
 pub(crate) use self::work::Started;
+pub use self::work::start_one as start;
 use crate::gate::{Gate, Open};
 use crate::ollama::OllamaRequest;
 use crate::openai::Writer;

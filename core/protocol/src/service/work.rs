@@ -46,6 +46,21 @@ pub(super) async fn start(
     unblock(move || Ok(work())).await?.map_err(|error| error.prompt_is(prompt))
 }
 
+/// Starts one request, if `gate` admits it: for protocols with calls of their own. Dropping the generation
+/// cancels the request, and dropping the permit ends the call.
+///
+/// # Errors
+/// The failure that the caller gets in place of an answer.
+pub async fn start_one(
+    model: &Model,
+    request: Request,
+    gate: &Arc<dyn Gate>,
+) -> Result<(Generation, Box<dyn Permit>), ApiError> {
+    let Started { mut generations, permit, .. } = start(model, vec![request], 1, "prompt", gate).await?;
+    let generation = generations.pop().ok_or_else(|| ApiError::internal("no request has started"))?;
+    Ok((generation, permit))
+}
+
 impl Started {
     /// Waits for the end of all generations. Dropping the future cancels them.
     pub(super) async fn finish(self) -> Result<Vec<Completion>, ApiError> {

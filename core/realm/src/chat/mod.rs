@@ -211,7 +211,7 @@ impl ChatSession {
         let (send, receive) = realm_handover::channel(CHANNEL);
         let task = Task::spawn("realm-chat", turn::answer(self.clone(), turn, messages, send))?;
         state.running = Some(task.state());
-        Ok(Generation::of_task(receive, task, Arc::clone(&self.0.model.loaded)))
+        Ok(Generation::of_task(receive, task, self.0.model.engine()))
     }
 
     /// Asks a question and waits for the answer. Its text is that of all rounds. Blocks.

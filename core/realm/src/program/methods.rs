@@ -6,6 +6,8 @@ use realm_engine::{MemoryCharge, MemoryKind};
 
 use super::Program;
 use crate::error::ErrorCode;
+use crate::model::{Inner, LocalModel};
+use crate::remote::RemoteModel;
 use crate::{Error, Grants, Model, Realm, Tenant};
 
 /// The most bytes of a program's file that are read. The sandbox refuses far smaller files, and its error
@@ -21,6 +23,7 @@ impl Realm {
     /// `io` for a file that cannot be read, `invalid-program` for one that Realm cannot run.
     pub fn load_program(&self, path: impl AsRef<Path>) -> Result<Program, Error> {
         let path = path.as_ref();
+        self.local("compiling programs")?;
         let wasm = realm_gguf::read_file(path, MOST_PROGRAM_BYTES)
             .map_err(|error| Error::new(ErrorCode::Io, format!("`{}`: {error}", path.display())))?;
         self.compile_program(&wasm)
@@ -33,7 +36,7 @@ impl Realm {
     /// `invalid-program` for bytes that Realm cannot run, `overloaded` if the queue of programs to compile is
     /// full.
     pub fn compile_program(&self, wasm: &[u8]) -> Result<Program, Error> {
-        self.commons.sandbox.compile(None, wasm)
+        self.local("compiling programs")?.commons.sandbox.compile(None, wasm)
     }
 }
 
@@ -42,8 +45,16 @@ impl Model {
     /// ([`Tenant::set_program`]). The program runs as the model's tenant, within that tenant's limits and
     /// grants; its code stays on the account of the tenant that compiled it.
     pub fn answered_by(&self, program: &Program) -> Self {
-        program.expect(&self.tenant.inner);
-        Self { program: Some(program.clone()), ..self.clone() }
+        match &self.inner {
+            Inner::Local(model) => {
+                program.expect(&model.tenant.inner);
+                Self::local(LocalModel { program: Some(program.clone()), ..model.clone() })
+            }
+            // A program of this process can't run there; the model says so when it is asked.
+            Inner::Remote(model) => {
+                Self { inner: Inner::Remote(RemoteModel { foreign_program: true, ..model.clone() }) }
+            }
+        }
     }
 }
 
@@ -59,7 +70,7 @@ impl Tenant {
     /// may hold, `overloaded` if the queue of programs to compile is full and one of the tenant's programs is
     /// in it.
     pub fn compile_program(&self, wasm: &[u8]) -> Result<Program, Error> {
-        self.commons.sandbox.compile(Some(&self.identity.inner), wasm)
+        self.commons("its programs")?.sandbox.compile(Some(&self.identity.inner), wasm)
     }
 
     /// Sets the program that answers the tenant's requests from now on; `None` returns to Realm's own

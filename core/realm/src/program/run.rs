@@ -8,9 +8,10 @@ use realm_sandbox::Reply;
 use super::Program;
 use crate::error::ErrorCode;
 use crate::generation::ChunkSource;
-use crate::{Chunk, Error, Generation, Model, Request, SharedPrefix, Speculation, ToolChoice};
+use crate::model::LocalModel;
+use crate::{Chunk, Error, Generation, Request, SharedPrefix, Speculation, ToolChoice};
 
-impl Model {
+impl LocalModel {
     /// Runs a tenant's program to answer a request. The program's output is not searched for tool calls: the
     /// program may have called the tools itself and write about that.
     pub(crate) fn run_program(&self, program: &Program, request: Request) -> Result<Generation, Error> {
@@ -30,7 +31,7 @@ impl Model {
             SharedPrefix::Nothing => 0,
             _ => self.shared_prefix(&request, &self.fitting_tokens(&request)?)?,
         };
-        let (prompt, adapter) = (self.prompt(&request)?, self.adapter_of(&request));
+        let (prompt, adapter) = (self.prompt(&request)?, self.adapter_of(&request)?);
         let request = realm_sandbox::Request {
             prompt,
             sampling: request.sampling,
@@ -43,7 +44,7 @@ impl Model {
             shared_prefix,
         };
         let reply = program.run(&self.loaded, &self.tenant.inner, &self.tenant.programs, request)?;
-        Ok(Generation::of_source(Box::new(reply), Arc::clone(&self.loaded)))
+        Ok(Generation::of_source(Box::new(reply), Some(Arc::clone(&self.loaded))))
     }
 }
 

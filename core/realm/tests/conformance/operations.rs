@@ -33,7 +33,11 @@ pub(crate) enum Object {
 pub(crate) struct Runner {
     pub(crate) objects: HashMap<String, Object>,
     values: HashMap<String, Value>,
+    load: Box<Load>,
 }
+
+/// Loads a model of a realm.
+pub(crate) type Load = dyn Fn(&Realm, &str, &LoadOptions, &mut Progress) -> Result<Model, Error>;
 
 /// Borrows an object of a kind.
 macro_rules! get {
@@ -50,12 +54,10 @@ macro_rules! get {
 pub(crate) use get;
 
 impl Runner {
-    pub(crate) fn new() -> Self {
-        let realm = Realm::builder().threads(2).device("cpu").build().unwrap();
-        let options = LoadOptions { kv_tokens: Some(4096), ..LoadOptions::default() };
-        let model = realm.load_model_with("smollm2-135m", &options, &mut ()).unwrap();
+    /// Starts with a realm and its model; `load` loads further ones.
+    pub(crate) fn new(realm: Realm, model: Model, load: Box<Load>) -> Self {
         let objects = [("realm".into(), Object::Realm(realm)), ("model".into(), Object::Model(model))];
-        Self { objects: objects.into(), values: HashMap::new() }
+        Self { objects: objects.into(), values: HashMap::new(), load }
     }
 
     /// Drops the objects and results of the last scenario.
@@ -164,7 +166,8 @@ impl Runner {
                 let reference = text("reference");
                 let file = folder().join(&reference);
                 let reference = if file.exists() { file.display().to_string() } else { reference };
-                let model = self.realm_of(a).load_model_with(&reference, &options, &mut progress)?;
+                let realm = self.realm_of(a);
+                let model = (self.load)(&realm, &reference, &options, &mut progress)?;
                 self.add(a, Object::Model(model));
                 json!({"done": progress.0, "total": progress.1})
             }
@@ -316,7 +319,12 @@ impl Runner {
             }
             // Adapters.
             "load_adapter" => {
-                let adapter = self.model(a).load_adapter(path("path"))?;
+                let model = self.model(a).clone();
+                // A server has it by its name.
+                let adapter = match model.is_remote() {
+                    true => model.load_adapter(text("path"))?,
+                    false => model.load_adapter(path("path"))?,
+                };
                 let said = json!({"rank": adapter.rank(), "bytes": adapter.bytes(), "name": adapter.name()});
                 self.add(a, Object::Adapter(adapter));
                 said
@@ -382,7 +390,7 @@ impl Runner {
 
 /// The last progress report of a load.
 #[derive(Default)]
-struct Progress(u64, u64);
+pub(crate) struct Progress(u64, u64);
 
 impl hub::Progress for Progress {}
 

@@ -38,7 +38,6 @@ impl LiveTenant {
         self.tenant.name()
     }
 
-    #[cfg(feature = "sandbox")]
     pub(crate) fn tenant(&self) -> &Tenant {
         &self.tenant
     }

@@ -100,14 +100,40 @@ impl EventBody {
     }
 }
 
+/// The messages of an answer of gRPC, and then its status.
+pub(crate) struct RpcBody {
+    body: tonic::body::Body,
+    ended: bool,
+}
+
+impl RpcBody {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+        Pin::new(&mut self.body).poll_frame(context).map(|frame| {
+            // A failure is a status, in the last frame. There is none outside of frames.
+            let frame = frame.and_then(Result::ok);
+            self.ended = frame.as_ref().is_none_or(Frame::is_trailers) || self.body.is_end_stream();
+            frame
+        })
+    }
+}
+
 /// The body of an answer.
 pub(crate) enum AnswerBody {
     /// All of it; `None` when it was sent.
     Whole(Option<Bytes>),
     Events(EventBody),
+    Rpc(RpcBody),
 }
 
 impl AnswerBody {
+    pub(super) fn rpc(body: tonic::body::Body) -> Self {
+        Self::Rpc(RpcBody { ended: body.is_end_stream(), body })
+    }
+
+    pub(super) fn is_rpc(&self) -> bool {
+        matches!(self, Self::Rpc(_))
+    }
+
     pub(super) fn whole(text: String) -> Self {
         Self::Whole(Some(text.into()).filter(|text: &Bytes| !text.is_empty()))
     }
@@ -120,6 +146,7 @@ impl AnswerBody {
         match self {
             Self::Whole(rest) => rest.is_none(),
             Self::Events(events) => events.ended,
+            Self::Rpc(rpc) => rpc.ended,
         }
     }
 }
@@ -147,15 +174,16 @@ impl Body for Tracked {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let bytes = match &mut self.inner {
-            AnswerBody::Whole(rest) => Poll::Ready(rest.take()),
-            AnswerBody::Events(events) => events.poll_bytes(context),
+        let frame = match &mut self.inner {
+            AnswerBody::Whole(rest) => Poll::Ready(rest.take().map(Frame::data)),
+            AnswerBody::Events(events) => events.poll_bytes(context).map(|bytes| bytes.map(Frame::data)),
+            AnswerBody::Rpc(rpc) => rpc.poll_frame(context),
         };
         // The last frame may be followed by no further poll.
         if self.inner.is_sent() {
             self.call.completed();
         }
-        bytes.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+        frame.map(|frame| frame.map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -165,7 +193,7 @@ impl Body for Tracked {
     fn size_hint(&self) -> SizeHint {
         match &self.inner {
             AnswerBody::Whole(rest) => SizeHint::with_exact(rest.as_ref().map_or(0, Bytes::len) as u64),
-            AnswerBody::Events(_) => SizeHint::default(),
+            AnswerBody::Events(_) | AnswerBody::Rpc(_) => SizeHint::default(),
         }
     }
 }

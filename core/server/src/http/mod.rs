@@ -23,7 +23,6 @@ pub(crate) use admin::Places;
 pub(crate) use origin::Allowed;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::header;
@@ -37,6 +36,8 @@ use realm_protocol::{ApiError, Gate, Service};
 use self::answer::{failure, json, limits, response};
 use self::body::{AnswerBody, Tracked};
 use crate::call::{Call, CallGate};
+use crate::grpc;
+use crate::keys::Scope;
 use crate::state::{Settings, State};
 use crate::visible::Visible;
 
@@ -56,13 +57,16 @@ pub(crate) async fn serve(state: Arc<State>, door: Door, request: Request<Incomi
         Door::Clients => guarded(&state, &settings, &call, &parts, body).await,
         Door::Administration => admin::guarded(&state, &settings, &call, &parts, body).await,
     };
-    let mut answer = answered.unwrap_or_else(|error| failure(&error, parts.uri.path()));
+    let mut answer = answered.unwrap_or_else(|error| match grpc::is_call(&parts) {
+        true => grpc::failure(&call, &error).map(AnswerBody::rpc),
+        false => failure(&error, parts.uri.path()),
+    });
     if door == Door::Clients
         && let Some(origin) = settings.allowed.listed(&parts.headers)
     {
         cors::allow(&origin, answer.headers_mut());
     }
-    call.answered(answer.status());
+    call.answered(if answer.body().is_rpc() { grpc::logged(&answer) } else { answer.status() });
     answer::common(&call.id, answer.headers_mut());
     limits(&call, answer.headers_mut());
     answer.map(|body| Tracked::new(body, call))
@@ -83,6 +87,15 @@ async fn guarded(
     let is_read = parts.method == Method::GET || parts.method == Method::HEAD;
     if path == "/health" && is_read {
         return Ok(health(state));
+    }
+    if grpc::is_call(parts) {
+        let caller = match grpc::is_open(path) {
+            true => None,
+            false => Some(auth::caller(state, call, &parts.headers, Scope::Inference)?),
+        };
+        let read = |body| asked(&settings.config.http, parts, body);
+        let answer = grpc::answer(state, settings, call, caller, parts, body, read).await?;
+        return Ok(answer.map(AnswerBody::rpc));
     }
     let caller = auth::caller(state, call, &parts.headers, auth::needed(path))?;
     if path == "/metrics" && is_read {
@@ -107,7 +120,7 @@ async fn guarded(
 
 /// Says whether the server takes requests, for load balancers. Needs no key, and tells nothing else.
 fn health(state: &State) -> Response<AnswerBody> {
-    let draining = state.draining.load(Ordering::Relaxed);
+    let draining = *state.draining.borrow();
     let (status, word) = if draining { (503, "draining") } else { (200, "ok") };
     json(status, serde_json::json!({ "status": word }).to_string())
 }

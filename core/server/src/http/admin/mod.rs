@@ -177,7 +177,7 @@ impl Acting {
             "tenants": names.tenants.len(),
             "adapters": names.adapters.len(),
             "programs": names.programs.len(),
-            "draining": self.state.draining.load(std::sync::atomic::Ordering::Relaxed),
+            "draining": *self.state.draining.borrow(),
         });
         (200, status)
     }

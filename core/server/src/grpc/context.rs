@@ -1,0 +1,45 @@
+//! What the calls of `realm.v1` share: the caller, and what it may name.
+
+use std::sync::Arc;
+
+use realm::Model;
+use realm_protocol::{ApiError, Extras, Gate, Models};
+use realm_rpc::v1;
+use tokio::sync::watch;
+use tonic::{Response, Status};
+
+use super::{convert, status};
+use crate::call::{Call, Caller};
+use crate::visible::Visible;
+
+/// Answers one call.
+#[derive(Clone)]
+pub(super) struct Calls {
+    pub(super) call: Arc<Call>,
+    pub(super) caller: Caller,
+    pub(super) gate: Arc<dyn Gate>,
+    pub(super) models: Arc<Visible>,
+    /// The most bytes of a body.
+    pub(super) max_body: usize,
+    /// Becomes true when the server takes no more requests.
+    pub(super) draining: watch::Receiver<bool>,
+}
+
+/// The answer of a call.
+pub(super) type Answer<T> = Result<Response<T>, Status>;
+
+impl Calls {
+    /// Returns an answer, or a failure as the caller may see it.
+    pub(super) fn answer<T>(&self, answer: Result<T, ApiError>) -> Answer<T> {
+        answer.map(Response::new).map_err(|error| status::of(&self.gate.shown(error), &self.call.id))
+    }
+
+    /// Returns a model with the adapter that a call uses.
+    pub(super) async fn model(&self, name: &str, adapter: Option<v1::AdapterUse>) -> Result<Model, ApiError> {
+        let model = self.models.model(name).await?;
+        match adapter.map(convert::adapter).transpose()? {
+            None => Ok(model),
+            adapter => self.models.equipped(model, &Extras { adapter, program: None }).await,
+        }
+    }
+}
