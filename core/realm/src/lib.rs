@@ -114,9 +114,9 @@ pub use progress::{OnProgress, Progress, ProgressEvent, Stage};
 pub use realm_compute::CacheType;
 pub use realm_convert as convert;
 pub use realm_engine::{
-    Forwarded, Grammar, Histogram, KvPages, Level, Limits, MemoryKind, MemoryUse, Metrics, Output, Pooling,
-    ProgramLimits, Requests, Sampling, Scored, Served, Speculation, TenantMetrics, Timings, Token,
-    TokenLogprob, Tokens, Usage,
+    Forwarded, Grammar, Histogram, KvPages, Level, Limits, MemoryCharge, MemoryKind, MemoryUse, Metrics,
+    Output, Pooling, ProgramLimits, Requests, Sampling, Scored, Served, Speculation, TenantMetrics, Timings,
+    Token, TokenLogprob, Tokens, Usage,
 };
 pub use realm_hub as hub;
 #[cfg(feature = "sandbox")]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use realm_engine::MemoryUse;
+use realm_engine::{MemoryCharge, MemoryKind, MemoryUse};
 
 use crate::commons::Commons;
 use crate::error::ErrorCode;
@@ -97,6 +97,15 @@ impl Tenant {
     /// The memory that the tenant holds now, in bytes by kind, over all models. The limit `memory` bounds it.
     pub fn memory(&self) -> MemoryUse {
         self.identity.inner.memory().read()
+    }
+
+    /// Takes bytes of the application's own on the tenant's account, until the charge is dropped: for what an
+    /// application keeps for the tenant, such as results that wait for a slow reader.
+    ///
+    /// # Errors
+    /// `limit-exceeded` if the tenant would hold more than its limit `memory`.
+    pub fn charge(&self, kind: MemoryKind, bytes: usize) -> Result<MemoryCharge, Error> {
+        Ok(self.identity.inner.memory().charge(kind, bytes)?)
     }
 
     /// Returns what the tenants of one runtime have in common.

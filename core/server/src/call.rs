@@ -88,7 +88,26 @@ impl Call {
 
     /// Keeps a model loaded until the call ends.
     pub(crate) fn holds(&self, lease: Lease) {
-        self.leases.lock().unwrap_or_else(PoisonError::into_inner).push(lease);
+        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        // A call that opens many sequences finds its model each time.
+        if !leases.iter().any(|held| Arc::ptr_eq(held, &lease)) {
+            leases.push(lease);
+        }
+    }
+
+    /// Checks that the caller's key is still valid, for calls that go on for hours.
+    ///
+    /// # Errors
+    /// Status 401 if it was revoked, or has expired, since the call began.
+    pub(crate) fn is_still_allowed(&self) -> Result<(), ApiError> {
+        match (&self.state.keys, self.key.get()) {
+            (Some(keys), Some(key)) if !keys.still_has(key, crate::keys::now()) => {
+                let why = "the API key was revoked or has expired since the call began; begin another one with a new key";
+                Err(ApiError::new(401, "authentication_error", ErrorCode::Denied, why)
+                    .code("invalid_api_key"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Takes the call's place in the limits of its tenant and its key.

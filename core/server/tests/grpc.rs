@@ -9,35 +9,9 @@ use realm::{EmbedOptions, Message, Request};
 use realm_rpc::v1;
 use realm_server::keys::{Key, Scope, Secret};
 use realm_server::{Config, Rates, TenantConfig};
-use rpc::{client, question, runtime, send, story};
-use tonic::{Code, Status};
+use rpc::{at_work, client, key, metadata, question, runtime, send, soon, story, with_keys};
+use tonic::Code;
 use v1::generate_request::Prompt;
-
-/// Requests that the model has running or waiting.
-fn at_work() -> usize {
-    let all = model().metrics().served;
-    all.running + all.waiting
-}
-
-/// Waits on a thread of its own, so that connections go on.
-async fn soon(what: &'static str, is_so: impl Fn() -> bool + Send + 'static) {
-    tokio::task::spawn_blocking(move || eventually(what, is_so)).await.unwrap();
-}
-
-fn key(store: &Memory, tenant: &str, scopes: &[Scope], rates: Rates) -> Secret {
-    let (mut key, secret) = Key::create(tenant).unwrap();
-    (key.scopes, key.rates) = (scopes.to_vec(), rates);
-    store.keys.lock().unwrap().push(key);
-    secret
-}
-
-fn with_keys(config: Config, store: &Memory) -> common::Running {
-    start_with(config, vec![(MODEL.to_owned(), model())], Some(Box::new(store.clone())))
-}
-
-fn metadata<'a>(status: &'a Status, name: &str) -> Option<&'a str> {
-    status.metadata().get(name)?.to_str().ok()
-}
 
 #[test]
 fn an_answer_comes_chunk_by_chunk_with_its_numbers() {

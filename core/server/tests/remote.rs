@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{ANSWER, MODEL, Memory, any_port, eventually, model, start, start_with};
+use common::{ANSWER, MODEL, Memory, any_port, eventually, held, model, start, start_with};
 use realm::{ErrorCode, Limits, LoadOptions, LogitsProcessor, Message, Output, Realm, Request};
 use realm_server::keys::{Key, Scope};
 use realm_server::{Config, LimitsConfig, TenantConfig};
@@ -246,4 +246,12 @@ fn sequences_are_forked_cut_saved_and_restored_there() {
     assert_eq!(errors(there.sequence().unwrap()), errors(here.sequence().unwrap()));
     let bad = |model: &realm::Model| model.restore_sequence(b"none").err().unwrap().to_string();
     assert_eq!(bad(&there), bad(&here));
+    // One that is dropped is freed there, also while others of its call stay.
+    let one = there.sequence().unwrap();
+    let before = held("default", "sequences");
+    let two = there.sequence().unwrap();
+    assert!(held("default", "sequences") > before);
+    drop(two);
+    eventually("it is freed there", || held("default", "sequences") == before);
+    drop(one);
 }

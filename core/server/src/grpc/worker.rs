@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 use std::pin::pin;
+use std::sync::Arc;
 
-use realm::{ErrorCode, Forwarded, Output, Sequence, unblock};
+use realm::{ErrorCode, Forwarded, MemoryCharge, MemoryKind, Output, Sequence, unblock};
 use realm_protocol::ApiError;
 use realm_rpc::v1;
 use tokio::sync::{mpsc, oneshot};
@@ -11,7 +12,7 @@ use tonic::Status;
 use v1::sequence_command::Command;
 use v1::sequence_result::Result as Outcome;
 
-use super::context::Calls;
+use super::context::{Bytes, Calls};
 use super::{convert, status};
 
 /// The most commands to one sequence that wait. Then no further commands of the call are read.
@@ -22,7 +23,8 @@ const PART: usize = 1 << 20;
 
 /// What a worker is asked to do, with the command's id.
 pub(super) enum Work {
-    Do(u64, Command),
+    /// With the charge for the command's memory.
+    Do(u64, Command, MemoryCharge),
     /// Hands a fork to the worker that waits for it.
     Fork(u64, oneshot::Sender<Held>),
 }
@@ -35,23 +37,35 @@ pub(super) struct Held {
 
 /// Where a worker's sequence comes from.
 pub(super) enum Origin {
-    Open { id: u64, open: v1::OpenSequence, saved: Option<Vec<u8>> },
+    Open { id: u64, open: v1::OpenSequence, saved: Option<Bytes> },
     Fork(oneshot::Receiver<Held>),
+}
+
+/// A result on its way to the client, with the charge for the memory of all its parts.
+pub(super) struct Sent {
+    pub(super) result: Result<v1::SequenceResult, Status>,
+    _charge: Option<Arc<MemoryCharge>>,
 }
 
 /// Sends results to the client.
 #[derive(Clone)]
-pub(super) struct Sender(pub(super) mpsc::Sender<Result<v1::SequenceResult, Status>>);
+pub(super) struct Sender(pub(super) mpsc::Sender<Sent>);
 
 impl Sender {
     async fn send(&self, id: u64, result: Outcome) {
+        self.part(id, result, None).await;
+    }
+
+    async fn part(&self, id: u64, result: Outcome, charge: Option<Arc<MemoryCharge>>) {
+        let result = Ok(v1::SequenceResult { id, result: Some(result) });
         // Without a client the session ends.
-        let _ = self.0.send(Ok(v1::SequenceResult { id, result: Some(result) })).await;
+        let _ = self.0.send(Sent { result, _charge: charge }).await;
     }
 
     /// Ends the call with a failure.
     pub(super) async fn end(&self, error: &ApiError, calls: &Calls) {
-        let _ = self.0.send(Err(status::of(error, &calls.call.id))).await;
+        let result = Err(status::of(error, &calls.call.id));
+        let _ = self.0.send(Sent { result, _charge: None }).await;
     }
 
     async fn done(&self, id: u64, done: Result<(), ApiError>, calls: &Calls) {
@@ -67,24 +81,31 @@ impl Sender {
         self.send(id, Outcome::Failure(v1::Failure { code, message })).await;
     }
 
-    async fn forwarded(&self, id: u64, forwarded: Forwarded) {
+    async fn forwarded(&self, id: u64, forwarded: Forwarded, calls: &Calls) {
+        let charge = match calls.charge(MemoryKind::Results, size_of_val(&forwarded.values[..])) {
+            Ok(charge) => Arc::new(charge),
+            Err(error) => return self.failed(id, error, calls).await,
+        };
         let (width, cached) = (forwarded.width as u64, forwarded.cached as u64);
         let mut parts = forwarded.values.chunks(PART / size_of::<f32>()).peekable();
         loop {
             let values = parts.next().unwrap_or_default().to_vec();
             let more = parts.peek().is_some();
-            self.send(id, Outcome::Forwarded(v1::Forwarded { values, width, cached, more })).await;
+            let part = v1::Forwarded { values, width, cached, more };
+            self.part(id, Outcome::Forwarded(part), Some(Arc::clone(&charge))).await;
             if !more {
                 return;
             }
         }
     }
 
-    async fn saved(&self, id: u64, saved: Vec<u8>) {
-        let mut parts = saved.chunks(PART).peekable();
+    async fn saved(&self, id: u64, Bytes { bytes, charge }: Bytes) {
+        let charge = Arc::new(charge);
+        let mut parts = bytes.chunks(PART).peekable();
         while let Some(part) = parts.next() {
             let more = parts.peek().is_some();
-            self.send(id, Outcome::Saved(v1::Saved { data: part.to_vec(), more })).await;
+            let part = v1::Saved { data: part.to_vec(), more };
+            self.part(id, Outcome::Saved(part), Some(Arc::clone(&charge))).await;
         }
     }
 }
@@ -122,11 +143,11 @@ impl Worker {
         };
         while let Some(work) = self.next().await {
             held = match (work, held) {
-                (Work::Do(id, _) | Work::Fork(id, _), None) => {
+                (Work::Do(id, ..) | Work::Fork(id, _), None) => {
                     self.results.failed(id, unknown(name), &self.calls).await;
                     None
                 }
-                (Work::Do(id, command), Some(held)) => self.perform(id, command, held).await,
+                (Work::Do(id, command, _charge), Some(held)) => self.perform(id, command, held).await,
                 (Work::Fork(id, hand), Some(held)) => self.fork(id, hand, held).await,
             };
         }
@@ -139,12 +160,12 @@ impl Worker {
         }
     }
 
-    async fn opened(&self, open: v1::OpenSequence, saved: Option<Vec<u8>>) -> Result<Held, ApiError> {
+    async fn opened(&self, open: v1::OpenSequence, saved: Option<Bytes>) -> Result<Held, ApiError> {
         let model = self.calls.model(&open.model, open.adapter).await?;
         let make = move || match (saved, open.foreign) {
             (None, _) => model.sequence(),
-            (Some(bytes), false) => model.restore_sequence(&bytes),
-            (Some(bytes), true) => model.restore_foreign_sequence(&bytes),
+            (Some(saved), false) => model.restore_sequence(&saved.bytes),
+            (Some(saved), true) => model.restore_foreign_sequence(&saved.bytes),
         };
         let sequence = unblock(make).await?;
         Ok(Held { computed: sequence.len(), sequence })
@@ -168,9 +189,9 @@ impl Worker {
             }
             Command::Save(_) => {
                 let (rest, saved) = blocking(held, |held| held.sequence.save()).await?;
-                match saved {
-                    Ok(bytes) => self.results.saved(id, bytes).await,
-                    Err(error) => self.results.failed(id, error.into(), &self.calls).await,
+                match saved.map_err(ApiError::from).and_then(|bytes| self.calls.bytes(bytes)) {
+                    Ok(saved) => self.results.saved(id, saved).await,
+                    Err(error) => self.results.failed(id, error, &self.calls).await,
                 }
                 return Some(rest);
             }
@@ -203,7 +224,7 @@ impl Worker {
                     None => {}
                     Some(Ok(forwarded)) => {
                         held.computed = held.sequence.len();
-                        self.results.forwarded(id, forwarded).await;
+                        self.results.forwarded(id, forwarded, &self.calls).await;
                     }
                     Some(Err(error)) => self.results.failed(id, error.into(), &self.calls).await,
                 }
@@ -246,9 +267,9 @@ async fn unless_cancelled<T>(
             work = commands.recv() => match work {
                 // The sequence was closed; what was sent before still runs.
                 None => return Some(forward.await),
-                Some(Work::Do(_, Command::Cancel(v1::CancelForward { forward }))) if forward == id => return None,
-                Some(Work::Do(_, Command::Cancel(v1::CancelForward { forward }))) => {
-                    waiting.retain(|work| !matches!(work, Work::Do(other, Command::Forward(_)) if *other == forward));
+                Some(Work::Do(_, Command::Cancel(v1::CancelForward { forward }), _)) if forward == id => return None,
+                Some(Work::Do(_, Command::Cancel(v1::CancelForward { forward }), _)) => {
+                    waiting.retain(|work| !matches!(work, Work::Do(other, Command::Forward(_), _) if *other == forward));
                 }
                 Some(work) => waiting.push_back(work),
             },

@@ -61,6 +61,13 @@ impl Keyring {
         found
     }
 
+    /// Returns whether a key that was found before would be found again, at a time in seconds since 1970.
+    pub(crate) fn still_has(&self, key: &LiveKey, at: u64) -> bool {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let now = keys.get(&key.key.id);
+        now.is_some_and(|live| live.key.hash == key.key.hash && !live.key.is_expired(at))
+    }
+
     /// Returns the key that a caller gave, at a time in seconds since 1970. The time that this takes tells
     /// nothing of a secret: hashes are compared to their last bit, and those of unknown keys too.
     pub(crate) fn find(&self, given: &str, at: u64) -> Option<Arc<LiveKey>> {
@@ -90,8 +97,11 @@ mod tests {
         forged.push(last);
         assert!(ring.find(&forged, 99).is_none());
         assert!(ring.find("", 99).is_none());
+        let live = ring.find(secret.as_str(), 99).unwrap();
+        assert!(ring.still_has(&live, 99) && !ring.still_has(&live, 100));
         ring.replace(Vec::new());
         assert!(ring.find(secret.as_str(), 99).is_none());
+        assert!(!ring.still_has(&live, 99));
     }
 
     #[test]

@@ -81,6 +81,13 @@ pub(crate) fn running(server: Server) -> Running {
 /// A program's name, its version and its bytes.
 type Uploaded = (String, Version, Vec<u8>);
 
+/// The memory that a tenant holds of one kind, in bytes.
+pub(crate) fn held(tenant: &str, kind: &str) -> usize {
+    let series = format!("realm_tenant_memory_bytes{{tenant=\"{tenant}\",kind=\"{kind}\"}} ");
+    let all = realm().prometheus();
+    all.lines().find_map(|line| line.strip_prefix(&series)).map_or(0, |bytes| bytes.parse().unwrap())
+}
+
 /// Keys in memory, which a test sees too.
 #[derive(Clone, Default)]
 pub(crate) struct Memory {

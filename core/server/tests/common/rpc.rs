@@ -1,4 +1,5 @@
 //! A client of gRPC, as any other language's is: it shares nothing with the remote mode of `realm`.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -12,8 +13,13 @@ use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use realm_rpc::v1;
 use realm_rpc::v1::realm_client::RealmClient;
+use realm_server::keys::{Key, Scope, Secret};
+use realm_server::{Config, Rates};
 use tokio::runtime::Runtime;
+use tonic::Status;
 use tonic::body::Body;
+
+use crate::common::{MODEL, Memory, eventually, model, start_with};
 
 pub(crate) type Client = RealmClient<Wire>;
 
@@ -107,4 +113,30 @@ pub(crate) fn question(model: &str) -> v1::GenerateRequest {
     };
     let prompt = v1::generate_request::Prompt::Conversation(v1::Conversation { messages: vec![message] });
     v1::GenerateRequest { prompt: Some(prompt), ignore_eos: false, ..story(model, 16) }
+}
+
+/// Requests that the model has running or waiting.
+pub(crate) fn at_work() -> usize {
+    let all = model().metrics().served;
+    all.running + all.waiting
+}
+
+/// Waits on a thread of its own, so that connections go on.
+pub(crate) async fn soon(what: &'static str, is_so: impl Fn() -> bool + Send + 'static) {
+    tokio::task::spawn_blocking(move || eventually(what, is_so)).await.unwrap();
+}
+
+pub(crate) fn key(store: &Memory, tenant: &str, scopes: &[Scope], rates: Rates) -> Secret {
+    let (mut key, secret) = Key::create(tenant).unwrap();
+    (key.scopes, key.rates) = (scopes.to_vec(), rates);
+    store.keys.lock().unwrap().push(key);
+    secret
+}
+
+pub(crate) fn with_keys(config: Config, store: &Memory) -> crate::common::Running {
+    start_with(config, vec![(MODEL.to_owned(), model())], Some(Box::new(store.clone())))
+}
+
+pub(crate) fn metadata<'a>(status: &'a Status, name: &str) -> Option<&'a str> {
+    status.metadata().get(name)?.to_str().ok()
 }
