@@ -105,6 +105,23 @@ async fn values(call: &mut Call) -> Vec<f32> {
     }
 }
 
+/// The bytes of a sequence, whose parts come one after the other.
+async fn saved(call: &mut Call, sequence: u64) -> Vec<u8> {
+    call.send(sequence, Command::Save(v1::SaveSequence {}));
+    let mut saved = Vec::new();
+    loop {
+        match call.result().await.unwrap() {
+            Outcome::Saved(part) => {
+                saved.extend(part.data);
+                if !part.more {
+                    return saved;
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 #[test]
 fn a_sequence_of_another_call_does_not_exist() {
     let store = Memory::default();
@@ -186,6 +203,33 @@ fn a_call_is_one_request_and_its_passes_count_what_they_compute() {
         values(&mut call).await;
         call.open(3, &[7; 80]).await;
         let (code, message) = call.fails(3, forward(v1::Output::Nothing)).await;
+        assert_eq!(code, "limit-exceeded");
+        assert!(message.contains("100 tokens a minute"), "{message}");
+    });
+}
+
+#[test]
+fn a_restored_sequence_counts_in_whole_at_its_first_pass() {
+    let store = Memory::default();
+    let rates = Rates { tokens_per_minute: Some(100), ..Rates::default() };
+    let secret = key(&store, "acme", &[Scope::Inference], rates);
+    let server = with_keys(any_port(), &store);
+    runtime().block_on(async {
+        let mut call = Call::begin(&server, secret.as_str()).await.unwrap();
+        call.open(1, &[5; 90]).await;
+        call.send(1, forward(v1::Output::Nothing));
+        assert!(values(&mut call).await.is_empty());
+        let bytes = saved(&mut call, 1).await;
+        // Bytes from elsewhere may hold tokens alone, and then its pass computes all 90.
+        let restored = v1::OpenSequence {
+            model: MODEL.to_owned(),
+            saved: Some(bytes),
+            foreign: true,
+            ..Default::default()
+        };
+        let opened = call.ask(2, Command::Open(restored)).await;
+        assert!(matches!(opened, Outcome::Opened(_)), "{opened:?}");
+        let (code, message) = call.fails(2, forward(v1::Output::Nothing)).await;
         assert_eq!(code, "limit-exceeded");
         assert!(message.contains("100 tokens a minute"), "{message}");
     });

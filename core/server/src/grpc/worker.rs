@@ -29,7 +29,7 @@ pub(super) enum Work {
     Fork(u64, oneshot::Sender<Held>),
 }
 
-/// A sequence, and how many of its tokens are computed.
+/// A sequence, and how many of its tokens were computed, and counted, since it was opened.
 pub(super) struct Held {
     sequence: Sequence,
     computed: usize,
@@ -168,7 +168,9 @@ impl Worker {
             (Some(saved), true) => model.restore_foreign_sequence(&saved.bytes),
         };
         let sequence = unblock(make).await?;
-        Ok(Held { computed: sequence.len(), sequence })
+        // Saved bytes may hold tokens alone, and then all of them are computed. Only the engine knows how
+        // many.
+        Ok(Held { computed: 0, sequence })
     }
 
     /// Runs a command; returns the sequence unless it was lost.

@@ -1,9 +1,9 @@
 //! Quantizes rows with AVX-512: the same numbers as the portable code.
 //!
-//! The rows of a tile go together, a block of columns at a time, because their units alternate: a block's codes
-//! of all rows are turned once in registers and then stored whole, and so are their scales and sums. (One row
-//! at a time, every four codes were a store of their own to another line, which took a fifth of a prompt's
-//! time.)
+//! The rows of a tile go together, a block of columns at a time, because their units alternate: a block's
+//! codes of all rows are turned once in registers and then stored whole, and so are their scales and sums.
+//! (One row at a time, every four codes were a store of their own to another line, which took a fifth of a
+//! prompt's time.)
 
 use std::arch::x86_64::*;
 
@@ -53,7 +53,8 @@ pub(super) unsafe fn tile(fill: &Fill, place: Place, x: &[&[f32]]) {
                     let x = &x[first + i * BLOCK + 16 * half..][..16];
                     // SAFETY: 16 numbers.
                     let x = unsafe { _mm512_loadu_ps(x.as_ptr()) };
-                    // Rounded to nearest, ties to even. NaN becomes the lowest integer, whose lowest byte is 0.
+                    // Rounded to nearest, ties to even. NaN becomes the lowest integer, whose lowest byte
+                    // is 0.
                     let x = _mm512_cvtps_epi32(_mm512_mul_ps(x, _mm512_set1_ps(factor)));
                     *codes = _mm512_cvtepi32_epi8(x);
                 }

@@ -9,8 +9,8 @@
 //! Adapters of experts add to these products where they are computed, before biases and activations: see
 //! `adapters`.
 //!
-//! A row is quantized as a group of one row, which serves the router and experts that only this row chose, and
-//! once more in each group of several rows: tiles of rows are quantized together.
+//! A row is quantized as a group of one row, which serves the router and experts that only this row chose,
+//! and once more in each group of several rows: tiles of rows are quantized together.
 
 mod adapters;
 mod inputs;
