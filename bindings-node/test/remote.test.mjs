@@ -1,0 +1,50 @@
+// A program that uses a server's models instead of its own.
+
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { after, test } from 'node:test'
+import { ANSWER, CAPITAL, ENDLESS, GREEDY, realm, ROOT } from './common.mjs'
+
+const { Realm } = realm
+const command = join(ROOT, 'bindings-node/dist/command.js')
+const server = spawn(process.execPath, [command, 'serve', 'smollm2-135m', '--port', '0'], { stdio: ['ignore', 'ignore', 'pipe'] })
+after(() => server.kill())
+let url
+for await (const line of createInterface({ input: server.stderr })) {
+  url = line.match(/http:\/\/[\d.:]+/)?.[0]
+  if (url) break
+}
+// What it says later is not read.
+server.stderr.resume()
+
+test('one line makes a program use a server', async () => {
+  const there = await Realm.connect(url)
+  assert.equal(there.isRemote, true)
+  const model = await there.loadModel('smollm2-135m')
+  assert.equal((await model.generate(CAPITAL, GREEDY)).text, ANSWER)
+  let text = ''
+  for await (const chunk of model.stream(CAPITAL, GREEDY)) text += chunk.text
+  assert.equal(text, ANSWER)
+  const sequence = model.sequence()
+  sequence.append(model.encode('The capital of France is'))
+  assert.equal((await sequence.forward()).values.length, model.info.vocabulary)
+  assert.equal(sequence.fork().length, sequence.length)
+  sequence.close()
+  const cancel = new AbortController()
+  const endless = model.generate(ENDLESS[0], { ...ENDLESS[1], signal: cancel.signal })
+  setTimeout(() => cancel.abort(), 50)
+  await assert.rejects(endless, { name: 'AbortError' })
+  there.close()
+})
+
+test('what stays at the server is an error', async () => {
+  const there = await Realm.connect(url, '')
+  await assert.rejects(there.loadModel('absent'), { code: 'not-found' })
+  await assert.rejects(there.loadModel('smollm2-135m', { kvTokens: 64 }), { code: 'unsupported', message: /realm admin models load/ })
+  assert.throws(() => there.tenant('other'), { code: 'denied' })
+  await assert.rejects(there.loadProgram(new Uint8Array([0, 97, 115, 109])), { code: 'unsupported' })
+  await assert.rejects(Realm.connect('localhost'), { code: 'invalid-argument' })
+  await assert.rejects(Realm.connect('http://127.0.0.1:1'), { code: 'io' })
+})
