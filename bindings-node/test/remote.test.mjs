@@ -1,7 +1,9 @@
 // A program that uses a server's models instead of its own.
 
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { after, test } from 'node:test'
@@ -9,8 +11,14 @@ import { ANSWER, CAPITAL, ENDLESS, GREEDY, realm, ROOT } from './common.mjs'
 
 const { Realm } = realm
 const command = join(ROOT, 'bindings-node/dist/command.js')
-const server = spawn(process.execPath, [command, 'serve', 'smollm2-135m', '--port', '0'], { stdio: ['ignore', 'ignore', 'pipe'] })
-after(() => server.kill())
+const folder = mkdtempSync(join(tmpdir(), 'realm-'))
+const keys = ['--api-keys', join(folder, 'keys.db')]
+const key = execFileSync(process.execPath, [command, 'api-key', 'create', ...keys, '--tenant', 'acme'], { encoding: 'utf8' }).trim()
+const server = spawn(process.execPath, [command, 'serve', 'smollm2-135m', '--port', '0', ...keys], { stdio: ['ignore', 'ignore', 'pipe'] })
+after(() => {
+  server.kill()
+  rmSync(folder, { recursive: true })
+})
 let url
 for await (const line of createInterface({ input: server.stderr })) {
   url = line.match(/http:\/\/[\d.:]+/)?.[0]
@@ -20,7 +28,7 @@ for await (const line of createInterface({ input: server.stderr })) {
 server.stderr.resume()
 
 test('one line makes a program use a server', async () => {
-  const there = await Realm.connect(url)
+  const there = await Realm.connect(url, key)
   assert.equal(there.isRemote, true)
   const model = await there.loadModel('smollm2-135m')
   assert.equal((await model.generate(CAPITAL, GREEDY)).text, ANSWER)
@@ -32,6 +40,8 @@ test('one line makes a program use a server', async () => {
   assert.equal((await sequence.forward()).values.length, model.info.vocabulary)
   assert.equal(sequence.fork().length, sequence.length)
   sequence.close()
+  const tenant = there.tenant('acme')
+  assert.equal((await tenant.model(model).generate(CAPITAL, GREEDY)).text, ANSWER)
   const cancel = new AbortController()
   const endless = model.generate(ENDLESS[0], { ...ENDLESS[1], signal: cancel.signal })
   setTimeout(() => cancel.abort(), 50)
@@ -40,7 +50,8 @@ test('one line makes a program use a server', async () => {
 })
 
 test('what stays at the server is an error', async () => {
-  const there = await Realm.connect(url, '')
+  for (const wrong of [undefined, '', 'rk_wrong']) await assert.rejects(Realm.connect(url, wrong), { code: 'denied' })
+  const there = await Realm.connect(url, key)
   await assert.rejects(there.loadModel('absent'), { code: 'not-found' })
   await assert.rejects(there.loadModel('smollm2-135m', { kvTokens: 64 }), { code: 'unsupported', message: /realm admin models load/ })
   assert.throws(() => there.tenant('other'), { code: 'denied' })

@@ -62,8 +62,9 @@ def test_it_can_be_awaited(served: tuple[str, str]) -> None:
 
 def test_what_stays_at_the_server_raises(served: tuple[str, str], tmp_path: Path) -> None:
     url, key = served
-    with pytest.raises(realm.errors.DeniedError):
-        realm.Realm.connect(url)
+    for wrong in (None, "rk_wrong"):
+        with pytest.raises(realm.errors.DeniedError):
+            realm.Realm.connect(url, wrong)
     with pytest.raises(realm.errors.InvalidArgumentError, match="URL"):
         realm.Realm.connect("localhost")
     with pytest.raises(realm.errors.IoError):
