@@ -74,6 +74,30 @@ once() {
 }
 
 # Runs a step, and says how long it took.
+# Builds the command `realm` in a profile, and sets command.
+build_command() {
+    build "$1" -p realm-cli
+    command=$target/$1/realm
+    [ "$1" != dev ] || command=$target/debug/realm
+}
+
+# Starts `realm serve smollm2-135m` with keys, by the command $1, with its files in the folder $2. Sets url, key, one of the tenant
+# `acme`, and server, the process.
+start_server() {
+    key=$("$1" api-key create --api-keys "$2/keys.db" --tenant acme)
+    "$1" serve smollm2-135m --port 0 --api-keys "$2/keys.db" 2>"$2/server.log" &
+    server=$!
+    until url=$(grep -om1 'http://[0-9.:]*' "$2/server.log"); do
+        kill -0 "$server" || { cat "$2/server.log" >&2; return 1; }
+        sleep 0.1
+    done
+}
+
+stop_server() {
+    [ -z "${server:-}" ] || kill "$server"
+    server=
+}
+
 steps=()
 step() {
     echo "=== $*"

@@ -1314,6 +1314,17 @@ RealmRuntime *realm_runtime_new_keyed(size_t threads,
                                       size_t key_len,
                                       RealmError **error);
 
+// Connects to a server, `realm serve`, whose models are then used as those of this process are. `url` is
+// `http://…` or `https://…`; `key` is one of the server's, or NULL. `realm_runtime_load_model` finds a model
+// by the name that the server has for it. What stays at the server, such as options of loading, limits of
+// tenants and programs, is the error `unsupported`. Blocks until the server has answered. Errors:
+// `invalid-argument` for another kind of URL, `io` if the server can't be reached, `denied` if it does not
+// know the key.
+RealmRuntime *realm_runtime_connect(const char *url, const char *key, RealmError **error);
+
+// Returns true if a server computes; false for NULL.
+bool realm_runtime_is_remote(const RealmRuntime *runtime);
+
 // Frees a runtime. Models that it loaded stay until their last handle is freed.
 void realm_runtime_free(RealmRuntime *runtime);
 

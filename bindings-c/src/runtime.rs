@@ -59,6 +59,36 @@ pub unsafe extern "C" fn realm_runtime_new_keyed(
     unsafe { attempt(error, std::ptr::null_mut(), work) }
 }
 
+/// Connects to a server, `realm serve`, whose models are then used as those of this process are. `url` is
+/// `http://…` or `https://…`; `key` is one of the server's, or NULL. `realm_runtime_load_model` finds a model
+/// by the name that the server has for it. What stays at the server, such as options of loading, limits of
+/// tenants and programs, is the error `unsupported`. Blocks until the server has answered. Errors:
+/// `invalid-argument` for another kind of URL, `io` if the server can't be reached, `denied` if it does not
+/// know the key.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_runtime_connect(
+    url: *const c_char,
+    key: *const c_char,
+    error: *mut *mut Error,
+) -> *mut Runtime {
+    let work = || {
+        // SAFETY: the caller's text.
+        let url = unsafe { text(url, "url") }?;
+        // SAFETY: the caller's text, unless it is NULL.
+        let key = if key.is_null() { "" } else { unsafe { text(key, "key") }? };
+        Ok(own(Runtime(realm::Realm::connect(url, key)?)))
+    };
+    // SAFETY: the caller's place for an error.
+    unsafe { attempt(error, std::ptr::null_mut(), work) }
+}
+
+/// Returns true if a server computes; false for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_runtime_is_remote(runtime: *const Runtime) -> bool {
+    // SAFETY: a runtime of ours, or NULL.
+    surely(false, || unsafe { runtime.as_ref() }.is_some_and(|runtime| runtime.0.is_remote()))
+}
+
 /// Returns a builder with these options.
 ///
 /// # Safety

@@ -111,11 +111,24 @@ impl NativeRealm {
         Ok(NativeHub(self.handle.get()?.hub().clone()))
     }
 
+    /// True if a server computes.
+    #[napi(getter)]
+    pub fn is_remote(&self) -> Result<bool> {
+        Ok(self.handle.get()?.is_remote())
+    }
+
     /// Releases the runtime.
     #[napi]
     pub fn close(&self) {
         self.handle.close();
     }
+}
+
+/// Connects to a server.
+#[napi]
+pub async fn connect(url: String, key: String) -> Result<NativeRealm> {
+    let realm = unblock(move || realm::Realm::connect(&url, &key)).await.map_err(failed)?;
+    Ok(NativeRealm { handle: Handle::new("Realm", realm) })
 }
 
 /// Runs the `realm` command and returns its exit status. Blocks.

@@ -138,6 +138,7 @@ export interface NativeRealm {
   compileProgram(wasm: Buffer): Promise<NativeProgram>
   prometheus(): string
   hub(): NativeHub
+  readonly isRemote: boolean
   close(): void
 }
 
@@ -177,6 +178,7 @@ interface Native {
   }
   NativeBell: new (ring: (id: number) => void) => NativeBell
   NativeRealm: new (options: string, snapshotKey: Buffer | null) => NativeRealm
+  connect(url: string, key: string): Promise<NativeRealm>
   NativeChat: new (
     model: NativeModel,
     request: string,

@@ -20,6 +20,22 @@ export class Realm implements Disposable {
   }
 
   /**
+   * Connects to a server, `realm serve`, whose models are then used as those of this process are. `url` is
+   * `http://…` or `https://…`, and `key` one of the server's. `loadModel` finds a model by the name that the
+   * server has for it. What stays at the server, such as options of loading, limits of tenants and programs,
+   * is an `UnsupportedError`. `sequence`, `fork` and `truncate` wait for the server's answer.
+   */
+  static async connect(url: string, key = ''): Promise<Realm> {
+    const connected = await wait(async () => native.connect(url, key))
+    return Object.assign(Object.create(Realm.prototype), { native: connected })
+  }
+
+  /** True if a server computes. */
+  get isRemote(): boolean {
+    return call(() => this.native.isRemote)
+  }
+
+  /**
    * Loads a model: a path to a GGUF file, a name of the catalog such as `smollm2-135m`, or
    * `hf:owner/repo/file.gguf`. A model that is not on disk yet is fetched first.
    */

@@ -460,8 +460,9 @@ impl Model {
     }
 
     /// Creates an empty sequence that the caller drives, one forward pass at a time.
-    fn sequence(&self) -> Result<Sequence> {
-        Ok(Sequence::new(self.handle.get()?.sequence()?))
+    fn sequence(&self, py: Python<'_>) -> Result<Sequence> {
+        let model = self.handle.get()?;
+        Ok(Sequence::new(py.detach(|| model.sequence())?))
     }
 
     /// Restores a sequence from the result of `Sequence.save`, in this realm or another one with the same

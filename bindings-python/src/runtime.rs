@@ -111,6 +111,14 @@ pub(crate) fn text(path: PathBuf) -> PyResult<String> {
     path.into_os_string().into_string().map_err(|path| invalid(&format!("{} is not UTF-8", path.display())))
 }
 
+/// Connects on a thread of its own.
+fn connecting(
+    url: Text,
+    key: Option<Text>,
+) -> impl Future<Output = std::result::Result<realm::Realm, realm::Error>> + Send + 'static {
+    unblock(move || realm::Realm::connect(&url.0, key.as_ref().map_or("", |key| &key.0)))
+}
+
 #[pymethods]
 impl Realm {
     #[new]
@@ -136,6 +144,33 @@ impl Realm {
             builder = builder.snapshot_key(key.as_bytes());
         }
         Ok(Self { handle: Handle::new("Realm", py.detach(|| builder.build())?) })
+    }
+
+    /// Connects to a server, `realm serve`, whose models are then used as those of this process are. `url` is
+    /// `http://…` or `https://…`, and `key` one of the server's. `load_model` finds a model by the name that
+    /// the server has for it. What stays at the server, such as options of loading, limits of tenants and
+    /// programs, raises `UnsupportedError`.
+    ///
+    /// Raises `IoError` if the server can't be reached, and `DeniedError` if it does not know the key.
+    #[staticmethod]
+    #[pyo3(signature = (url, key=None))]
+    fn connect(py: Python<'_>, url: Text, key: Option<Text>) -> Result<Self> {
+        Ok(Self { handle: Handle::new("Realm", wait(py, connecting(url, key))??) })
+    }
+
+    /// Same as `connect`, to be awaited.
+    #[staticmethod]
+    #[pyo3(signature = (url, key=None))]
+    fn connect_async(url: Text, key: Option<Text>) -> Awaitable {
+        Awaitable::new(connecting(url, key), |py, realm| {
+            Self { handle: Handle::new("Realm", realm) }.into_py_any(py)
+        })
+    }
+
+    /// True if a server computes.
+    #[getter]
+    fn is_remote(&self) -> PyResult<bool> {
+        Ok(self.handle.get()?.is_remote())
     }
 
     /// Loads a model: a path to a GGUF file, a name of the catalog such as `smollm2-135m`, or

@@ -163,16 +163,20 @@ impl Sequence {
     }
 
     /// Creates another sequence with the same tokens. Both share the computed part until they differ.
-    fn fork(&self) -> Result<Self> {
-        Ok(Self::new(self.borrow()?.get()?.fork()?))
+    fn fork(&self, py: Python<'_>) -> Result<Self> {
+        let mut borrowed = self.borrow()?;
+        let sequence = borrowed.get()?;
+        Ok(Self::new(py.detach(|| sequence.fork())?))
     }
 
     /// Drops the tokens from index `length` on.
     fn truncate(&self, length: &Bound<'_, PyAny>) -> Result<()> {
-        let Some(length) = count("length", Some(length))? else {
+        let Some(len) = count("length", Some(length))? else {
             return Err(PyTypeError::new_err("length is a number of tokens").into());
         };
-        Ok(self.borrow()?.get()?.truncate(length)?)
+        let mut borrowed = self.borrow()?;
+        let sequence = borrowed.get()?;
+        Ok(length.py().detach(|| sequence.truncate(len))?)
     }
 
     /// Returns tokens, keys and values as bytes, for `Model.restore_sequence`.

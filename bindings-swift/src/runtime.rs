@@ -219,6 +219,21 @@ impl Realm {
         Ok(Arc::new(Self(builder.build()?)))
     }
 
+    /// Connects to a server, `realm serve`, whose models are then used as those of this process are. `url` is
+    /// `http://…` or `https://…`, and `key` one of the server's. `load` finds a model by the name that the
+    /// server has for it. Throws `Io` if the server can't be reached, `Denied` if it does not know the key.
+    /// What stays at the server, such as options of loading, limits of tenants and programs, throws
+    /// `Unsupported`.
+    #[uniffi::constructor(default(key = ""))]
+    pub async fn connect(url: String, key: String) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self(unblock(move || realm::Realm::connect(&url, &key)).await?)))
+    }
+
+    /// True if a server computes.
+    pub fn is_remote(&self) -> bool {
+        self.0.is_remote()
+    }
+
     /// Loads a model: a path to a GGUF file, a catalog name such as `smollm2-135m`, or
     /// `hf:owner/repo/file.gguf`. A model that is not on disk yet is fetched first. Throws `NotFound` for an
     /// unknown name, `Io` if fetching fails, `InvalidModel` or `Unsupported` for a file that Realm cannot

@@ -137,6 +137,10 @@ static void nothing_where_something_is_needed() {
     refused([&](RealmError **e) { return realm_model_restore_sequence(m, nullptr, 10, e); });
     refused([&](RealmError **e) { return realm_model_restore_foreign_sequence(m, nullptr, 10, e); });
     refused([&](RealmError **e) { return realm_runtime_new_keyed(1, "cpu", nullptr, nullptr, 32, e); });
+    refused([&](RealmError **e) { return realm_runtime_connect(nullptr, nullptr, e); });
+    refused([&](RealmError **e) { return realm_runtime_connect("localhost", nullptr, e); });
+    refused([&](RealmError **e) { return realm_runtime_connect("http://localhost", "\xff\xfe", e); });
+    CHECK(!realm_runtime_is_remote(r) && !realm_runtime_is_remote(nullptr));
     refused([&](RealmError **e) { return realm_model_load_adapter(m, nullptr, e); });
     refused([&](RealmError **e) { return realm_generation_next(nullptr, nullptr, e); });
     refused([&](RealmError **e) { return realm_generation_finish(nullptr, e); });

@@ -616,6 +616,11 @@ uint64_t uniffi_realm_swift_fn_clone_realm(uint64_t handle, RustCallStatus *_Non
 void uniffi_realm_swift_fn_free_realm(uint64_t handle, RustCallStatus *_Nonnull out_status
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CONSTRUCTOR_REALM_CONNECT
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CONSTRUCTOR_REALM_CONNECT
+uint64_t uniffi_realm_swift_fn_constructor_realm_connect(RustBuffer url, RustBuffer key
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CONSTRUCTOR_REALM_NEW
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CONSTRUCTOR_REALM_NEW
 uint64_t uniffi_realm_swift_fn_constructor_realm_new(RustBuffer threads, RustBuffer device, RustBuffer cache_folder, RustBuffer snapshot_key, RustCallStatus *_Nonnull out_status
@@ -629,6 +634,11 @@ uint64_t uniffi_realm_swift_fn_method_realm_compile_program(uint64_t ptr, RustBu
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_REALM_FETCH
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_REALM_FETCH
 uint64_t uniffi_realm_swift_fn_method_realm_fetch(uint64_t ptr, RustBuffer model, RustBuffer progress
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_REALM_IS_REMOTE
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_REALM_IS_REMOTE
+int8_t uniffi_realm_swift_fn_method_realm_is_remote(uint64_t ptr, RustCallStatus *_Nonnull out_status
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_REALM_LOAD
@@ -1379,6 +1389,12 @@ uint16_t uniffi_realm_swift_checksum_method_realm_fetch(void
     
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_REALM_IS_REMOTE
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_REALM_IS_REMOTE
+uint16_t uniffi_realm_swift_checksum_method_realm_is_remote(void
+    
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_REALM_LOAD
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_REALM_LOAD
 uint16_t uniffi_realm_swift_checksum_method_realm_load(void
@@ -1580,6 +1596,12 @@ uint16_t uniffi_realm_swift_checksum_method_tokenizer_tokenid(void
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_CONSTRUCTOR_CHATSESSION_NEW
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_CONSTRUCTOR_CHATSESSION_NEW
 uint16_t uniffi_realm_swift_checksum_constructor_chatsession_new(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_CONSTRUCTOR_REALM_CONNECT
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_CONSTRUCTOR_REALM_CONNECT
+uint16_t uniffi_realm_swift_checksum_constructor_realm_connect(void
     
 );
 #endif

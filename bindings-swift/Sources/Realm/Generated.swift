@@ -2642,6 +2642,11 @@ public protocol RealmProtocol: AnyObject, Sendable {
     func fetch(model: String, progress: ProgressObserver?) async throws  -> String
     
     /**
+     * True if a server computes.
+     */
+    func isRemote()  -> Bool
+    
+    /**
      * Loads a model: a path to a GGUF file, a catalog name such as `smollm2-135m`, or
      * `hf:owner/repo/file.gguf`. A model that is not on disk yet is fetched first. Throws `NotFound` for an
      * unknown name, `Io` if fetching fails, `InvalidModel` or `Unsupported` for a file that Realm cannot
@@ -2758,6 +2763,28 @@ public convenience init(threads: UInt64? = nil, device: String = "auto", cacheFo
     }
 
     
+    /**
+     * Connects to a server, `realm serve`, whose models are then used as those of this process are. `url` is
+     * `http://…` or `https://…`, and `key` one of the server's. `load` finds a model by the name that the
+     * server has for it. Throws `Io` if the server can't be reached, `Denied` if it does not know the key.
+     * What stays at the server, such as options of loading, limits of tenants and programs, throws
+     * `Unsupported`.
+     */
+public static func connect(url: String, key: String = "")async throws  -> Realm  {
+    return
+        try  await uniffiRustCallAsync(
+            rustFutureFunc: {
+                uniffi_realm_swift_fn_constructor_realm_connect(FfiConverterString.lower(url),FfiConverterString.lower(key)
+                )
+            },
+            pollFunc: ffi_realm_swift_rust_future_poll_u64,
+            completeFunc: ffi_realm_swift_rust_future_complete_u64,
+            freeFunc: ffi_realm_swift_rust_future_free_u64,
+            liftFunc: FfiConverterTypeRealm_lift,
+            errorHandler: FfiConverterTypeRealmError_lift
+        )
+}
+    
 
     
     /**
@@ -2797,6 +2824,18 @@ open func fetch(model: String, progress: ProgressObserver? = nil)async throws  -
             liftFunc: FfiConverterString.lift,
             errorHandler: FfiConverterTypeRealmError_lift
         )
+}
+    
+    /**
+     * True if a server computes.
+     */
+open func isRemote() -> Bool  {
+    return try!  FfiConverterBool.lift(try! rustCall() {
+        uniffiCallStatus in
+    uniffi_realm_swift_fn_method_realm_is_remote(
+            self.uniffiCloneHandle(),uniffiCallStatus
+    )
+})
 }
     
     /**
@@ -11034,6 +11073,9 @@ private let initializationResult: InitializationResult = {
     if (uniffi_realm_swift_checksum_method_realm_fetch() != 41435) {
         return InitializationResult.apiChecksumMismatch
     }
+    if (uniffi_realm_swift_checksum_method_realm_is_remote() != 63175) {
+        return InitializationResult.apiChecksumMismatch
+    }
     if (uniffi_realm_swift_checksum_method_realm_load() != 10969) {
         return InitializationResult.apiChecksumMismatch
     }
@@ -11134,6 +11176,9 @@ private let initializationResult: InitializationResult = {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_realm_swift_checksum_constructor_chatsession_new() != 28836) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_realm_swift_checksum_constructor_realm_connect() != 4487) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_realm_swift_checksum_constructor_realm_new() != 30811) {
