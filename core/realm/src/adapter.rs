@@ -3,8 +3,8 @@
 use crate::Error;
 use crate::error::ErrorCode;
 
-/// A LoRA adapter of a [`Model`], for [`Request::adapter`](crate::Request::adapter). A clone is cheap. The
-/// adapter is unloaded when the last clone and the last request that uses it are gone.
+/// A LoRA adapter of a [`Model`](crate::Model), for [`Request::adapter`](crate::Request::adapter). A clone is
+/// cheap. The adapter is unloaded when the last clone and the last request that uses it are gone.
 #[derive(Debug, Clone)]
 pub struct Adapter {
     place: Place,
