@@ -15,7 +15,7 @@
 //! let mut batch = Batch::default();
 //! batch.push(&[1, 2, 3], 0, &[[0u32]], Want::LastLogits);
 //! forward.forward(&batch)?;
-//! assert_eq!(forward.logits().len(), model.config().vocab);
+//! assert_eq!(forward.outputs().host().len(), model.config().vocab);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
